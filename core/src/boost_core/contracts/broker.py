@@ -1,0 +1,136 @@
+"""The contract between core and a messaging system. A plugin subclasses ``SyncBroker`` and ``SyncSubscription``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from boost_core.contracts.specs import BrokerSpec
+from boost_core.errors import UnsupportedCapability
+from boost_core.types import Clock, Delivery, Depth, Frame, QueueSpec, SystemClock
+
+Lost = Callable[[Sequence[Delivery]], None]
+"""Called from any thread with deliveries that are no longer ours: core drops or fences them."""
+
+
+class SyncSubscription:
+    """One worker process's claim on its queues of one broker.
+
+    Core owns one per broker and worker process and calls it from three threads of its own: FETCH,
+    SETTLE and KEEPER. Whatever blocks obeys the broker's option ``timeout`` unless it takes one.
+    Raise ``ConnectionLost`` for a broken connection, ``SettleError`` for a partial failure.
+    """
+
+    def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:
+        """Return up to ``want[queue]`` deliveries a queue as soon as anything is there, ``[]`` after ``timeout`` seconds.
+
+        FETCH thread, in a loop. Never more than wanted; queues absent from ``want`` yield nothing.
+        A broker with PRIORITY yields higher ones first, within and between its queues' wants.
+        """
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Let a blocked ``fetch`` return now with what it has. Any thread; cheap; never blocks."""
+        raise NotImplementedError
+
+    def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """End deliveries as done; return those that were no longer ours. SETTLE thread, beside ``fetch``."""
+        raise NotImplementedError
+
+    def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Give deliveries back at once, uncounted; return those no longer ours. SETTLE thread."""
+        raise NotImplementedError
+
+    def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
+        """End each delivery and store its frame instead, atomically; return those no longer ours.
+
+        SETTLE thread, only with REPLACE. The frame of a fenced delivery is not stored.
+        """
+        raise NotImplementedError
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew the lease of what is held; return those no longer ours. May swap ``delivery.receipt``.
+
+        KEEPER thread, only with LEASES, every third of the lease while open, also with nothing held.
+        """
+        raise NotImplementedError
+
+    def reconnect(self) -> None:
+        """Dial again. FETCH thread, after ``ConnectionLost``, with back-off between calls."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what is unsettled and end; a blocked ``fetch`` returns within 1 s. Any thread; idempotent."""
+        raise NotImplementedError
+
+
+class Broker:
+    """A configured connection to one messaging system. ``spec`` and ``clock`` are set by core before ``open``."""
+
+    spec: BrokerSpec
+    clock: Clock = SystemClock()
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def refuse(self, capability: str, asks: str) -> UnsupportedCapability:
+        """Return the error for something that this broker can't do; raise it before any side effect."""
+        return UnsupportedCapability("a caller", asks, self.spec.name, capability)
+
+
+class SyncBroker(Broker):
+    """A broker written in blocking calls. Core makes one a process and configuration; publishing threads share it."""
+
+    sync: ClassVar[bool] = True
+
+    def open(self) -> None:
+        """Connect and check the server; idempotent. Raises ``BrokerUnavailable`` within the option ``timeout``.
+
+        Any thread, before anything else is called.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Flush and disconnect; idempotent. Later calls raise ``Closed``. Subscriptions are closed before."""
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """In a forked child: ``os.close`` raw descriptors that ownership hangs on. No client call, no destructor.
+
+        The child's core forgets this object afterwards and builds a new broker.
+        """
+        raise NotImplementedError
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None:
+        """Make queues exist as described; idempotent. Once a process and queue, companions included, before use.
+
+        Raises ``TaskConflict`` where the broker records origins and another one owns the queue.
+        """
+        raise NotImplementedError
+
+    def publish(self, frames: Sequence[Frame], timeout: float) -> None:
+        """Store all frames and return, or raise ``PublishError`` with the indexes that failed or are unsure.
+
+        Any thread, any number at once, on a connection of its own. At most ``timeout`` seconds.
+        """
+        raise NotImplementedError
+
+    def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> SyncSubscription:
+        """Return this process's subscription; ``credit`` bounds the unsettled deliveries a queue."""
+        raise NotImplementedError
+
+    def depth(self, queue: str) -> Depth:
+        """Return how many messages ``queue`` has (``dead`` is left to core). With DEPTH."""
+        raise self.refuse("depth", f"the depth of {queue!r}")
+
+    def purge(self, queue: str) -> int:
+        """Remove all waiting and delayed messages, not the running ones; return how many. With PURGE."""
+        raise self.refuse("purge", f"purging {queue!r}")
+
+    def peek(self, queue: str, n: int) -> Sequence[Frame]:
+        """Return up to ``n`` waiting messages, next first, leaving them there. With PEEK."""
+        raise self.refuse("peek", f"peeking at {queue!r}")
+
+    def queues(self) -> Sequence[str]:
+        """Return the names of all queues known, companions included, sorted. With PEEK."""
+        raise self.refuse("peek", "the list of queues")

@@ -1,0 +1,150 @@
+"""How options are declared and built: typed, documented, converted, with errors that name the fix."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from boost_core.errors import BadOption
+
+T = TypeVar("T")
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def duration(value: Any) -> float | None:
+    """Return seconds for a number, a ``timedelta`` or text such as ``"1.5s"``, ``"250ms"`` or ``"1h30m"``; None stays.
+
+    Raises ``ValueError`` for anything else, for negative ones and for nan.
+    """
+    if value is None:
+        return None
+    if isinstance(value, datetime.timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        seconds = _parse_duration(value)
+    else:
+        message = f"{value!r} is no duration; give seconds, a timedelta or text such as '1h30m'"
+        raise ValueError(message)
+    if not 0 <= seconds < float("inf"):
+        message = f"{value!r} is no duration of 0 seconds or more"
+        raise ValueError(message)
+    return seconds
+
+
+def _parse_duration(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
+        message = f"{text!r} is no duration; give seconds or text such as '250ms', '1.5s' or '1h30m'"
+        raise ValueError(message)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class Secret(str):
+    """Text that never shows itself: its repr is masked. Read it by ``reveal()``, only where a client needs it."""
+
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, _spec: str) -> str:
+        return "***"
+
+
+_SECRET_KEYS: Final = re.compile(r"(pass|secret|token|credential|key)", re.IGNORECASE)
+
+
+def mask_url(url: str) -> str:
+    """Return a URL fit for logs and errors: password and secret query values are ``***``."""
+    parts = urllib.parse.urlsplit(url)
+    netloc = parts.netloc
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        netloc = f"{user.partition(':')[0]}:***@{host}" if ":" in user else f"{user}@{host}"
+    query = "&".join(
+        f"{name}=***" if _SECRET_KEYS.search(name) else f"{name}={value}" if sign else name
+        for name, sign, value in (pair.partition("=") for pair in parts.query.split("&"))
+    )
+    return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    help: str,  # noqa: A002 - the word that click and argparse use
+    convert: Callable[[Any], Any] | None = None,
+    check: Callable[[Any], str | None] | None = None,
+    message: bool = False,
+) -> Any:
+    """Declare one option of a plugin's frozen attrs class.
+
+    ``help`` is one line for the generated tables. ``convert`` turns what users write into the field's
+    type (raise ``ValueError`` with the reason). ``check`` returns what is wrong with a converted value, or
+    None. ``message=True`` lets a single message override a task option by ``task.options(...)``.
+    """
+    return attrs.field(default=default, metadata={"help": help, "convert": convert, "check": check, "message": message})
+
+
+def option_names(options: type) -> tuple[str, ...]:
+    """Return the names of the options that a class declares."""
+    return tuple(field.name for field in attrs.fields(options))
+
+
+def convert_option(owner: str, field: attrs.Attribute[Any], value: Any) -> Any:
+    """Return one value as its option wants it, or raise a ``BadOption`` that names owner, option, value and reason."""
+    convert, check = field.metadata.get("convert"), field.metadata.get("check")
+    try:
+        value = convert(value) if convert else _as_type(value, field.type)
+    except (ValueError, TypeError, msgspec.ValidationError) as error:
+        raise BadOption(f"{owner}: option {field.name}={value!r} can't be used: {error}") from error
+    problem = check(value) if check else None
+    if problem:
+        raise BadOption(f"{owner}: option {field.name}={value!r} can't be used: {problem}")
+    return value
+
+
+def _as_type(value: Any, wanted: Any) -> Any:
+    """Return ``value`` as the annotated type; text from the environment is parsed, nothing else is coerced."""
+    if wanted is None or wanted is Any:
+        return value
+    if wanted is Secret or (isinstance(value, str) and Secret in getattr(wanted, "__args__", ())):
+        return Secret(value.reveal() if isinstance(value, Secret) else value)
+    return msgspec.convert(value, wanted, strict=not isinstance(value, str))
+
+
+def build_options(owner: str, options: type[T], given: Mapping[str, Any]) -> T:
+    """Return the frozen options of ``owner`` (such as ``"broker 'redis'"``) from what was given.
+
+    Raises ``BadOption`` for unknown names (with a did-you-mean), unusable values and missing ones.
+    """
+    attrs.resolve_types(options)  # type: ignore[type-var]
+    fields = attrs.fields_dict(options)  # type: ignore[type-var]
+    for name in given:
+        if name not in fields:
+            raise BadOption.unknown(owner, name, tuple(fields))
+    values = {name: convert_option(owner, fields[name], value) for name, value in given.items()}
+    missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in values]
+    if missing:
+        raise BadOption(f"{owner} needs the option {missing[0]!r}: {fields[missing[0]].metadata.get('help', '')}")
+    return options(**values)
