@@ -260,6 +260,12 @@ Outcome: TypeAlias = (
 )
 
 
+OUTCOMES: Final = (
+    *(Done, Failed, TimedOut, Cancelled, Killed, WorkerLost),
+    *(Retry, Requeue, Reject, Drop, RateLimited, Split),
+)
+"""The classes of Outcome, for ``isinstance``."""
+
 # --- runs and verdicts ----------------------------------------------------------------------------
 
 
@@ -269,7 +275,8 @@ class Run:
 
     ``token`` fences it: a run whose delivery was lost has ``fenced`` set, and neither its outcome
     nor its result counts any more. ``started`` and ``deadline`` are monotonic seconds;
-    ``cancel_reason`` is set before a pool is asked to cancel.
+    ``cancel_reason`` is set before a pool is asked to cancel. ``host`` is the pump that carries the
+    run, ``handle`` the pool's own.
     """
 
     task: Any
@@ -277,14 +284,24 @@ class Run:
     deliveries: tuple[Delivery, ...]
     token: int
     clock: Clock
+    host: Any = None
+    queued: float = 0.0
     started: float = 0.0
-    ended_at: float = 0.0
+    finished: float = 0.0
     deadline: float | None = None
     cancel_reason: Cancelled | TimedOut | None = None
     fenced: bool = False
     settled: bool = False
-    alone: bool = False
     handle: Any = None
+    _ticket: list[None] = attrs.field(factory=lambda: [None], init=False)
+
+    def claim(self) -> bool:
+        """Return True to the one caller that may start this run, or withdraw it; False to all others."""
+        try:
+            self._ticket.pop()  # atomic: pool, keeper and drain race for it
+        except IndexError:
+            return False
+        return True
 
     @property
     def attempt(self) -> int:

@@ -73,6 +73,10 @@ class Broker:
     def __init__(self, options: Any) -> None:
         self.options = options
 
+    def where(self) -> str:
+        """Return where this broker's messages live, fit for a log line: a path, a masked URL."""
+        return self.spec.name
+
     def refuse(self, capability: str, asks: str) -> UnsupportedCapability:
         """Return the error for something that this broker can't do; raise it before any side effect."""
         return UnsupportedCapability("a caller", asks, self.spec.name, capability)

@@ -1,0 +1,1 @@
+"""Controls that core brings: retry, timeout, result. They are treated like any other."""

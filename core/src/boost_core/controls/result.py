@@ -1,0 +1,149 @@
+"""Control ``result``: stores what a job returned, or how it ended, for ``job.get()``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from boost_core.contracts.control import Control, ControlContext, Policy
+from boost_core.options import duration, option
+from boost_core.types import Ack, Cancelled, Dead, Done, Drop, Ended, Failed, Next, Outcome, Run, RunnerCall, TimedOut
+
+
+def _positive(value: float) -> str | None:
+    return None if value > 0 else "it must be more than 0 seconds"
+
+
+@attrs.frozen(kw_only=True)
+class ResultOptions:
+    """Task options of ``result``."""
+
+    results: bool = option(False, help="Store what the function returns, for job.get().", message=True)
+    result_ttl: float = option(
+        3600.0, help="Seconds a result is kept.", convert=duration, check=_positive, message=True
+    )
+
+
+class ResultRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How a job ended, as the store keeps it (msgpack). ``value`` is encoded by the task's codec."""
+
+    state: str
+    attempt: int
+    value: bytes | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+
+
+@attrs.define(eq=False)
+class EncodedValue:
+    """A returned value, already bytes: encoded where it was made, before anything can change it."""
+
+    data: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(ResultRecord).decode
+
+
+def result_key(job_id: str) -> str:
+    """Return the store's key of a job's result."""
+    return f"result:{job_id}"
+
+
+class ResultControl(Control):
+    """Encodes the value in the pool, and stores the record before the message is acknowledged."""
+
+    def __init__(self, context: ControlContext) -> None:
+        super().__init__(context)
+        self._policy = _ResultPolicy(context)
+
+    def policy(self, task: Any) -> Policy:  # noqa: ARG002 - one policy batches over all tasks
+        return self._policy
+
+    def wrap(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        encode = task.binder.encode_value
+
+        def call(run: Run) -> Outcome:
+            outcome: Outcome = nxt(run)
+            if type(outcome) is Done and run.setting("results"):
+                return _encoded(outcome, encode)
+            return outcome
+
+        return call
+
+    def wrap_async(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        encode = task.binder.encode_value
+
+        async def call(run: Run) -> Outcome:
+            outcome: Outcome = await nxt(run)
+            if type(outcome) is Done and run.setting("results"):
+                return _encoded(outcome, encode)
+            return outcome
+
+        return call
+
+
+def _encoded(outcome: Done, encode: Any) -> Outcome:
+    try:
+        return Done(EncodedValue(encode(outcome.value)))
+    except (TypeError, ValueError, RecursionError) as error:
+        return Failed(error, final=True)  # its side effects are done: a retry would do them again
+
+
+class _ResultPolicy(Policy):
+    def __init__(self, context: ControlContext) -> None:
+        self._store = context.store
+
+    def commit(self, ended: Sequence[Ended]) -> None:
+        by_ttl: dict[float, dict[str, bytes]] = defaultdict(dict)
+        for end in ended:
+            if not isinstance(end.verdict, Next) and end.run.setting("results"):
+                by_ttl[end.run.setting("result_ttl")][result_key(end.run.message.id)] = _encode(_record(end))
+        for ttl, items in by_ttl.items():
+            self._store().put(items, ttl)
+
+
+def _record(ended: Ended) -> ResultRecord:
+    outcome, verdict, attempt = ended.outcome, ended.verdict, ended.run.attempt
+    if isinstance(outcome, Done) and isinstance(verdict, Ack):
+        value = outcome.value
+        return ResultRecord(state="done", attempt=attempt, value=value.data if value is not None else None)
+    record = ResultRecord(state=_state(outcome, verdict), attempt=attempt, reason=_reason(outcome, verdict))
+    if isinstance(outcome, Failed):
+        record.error_type = type(outcome.error).__qualname__
+        record.error_message = str(outcome.error)
+        record.traceback = traceback_text(outcome.error)
+    return record
+
+
+def _state(outcome: Outcome, verdict: Any) -> str:
+    if isinstance(outcome, TimedOut):
+        return "timed_out"
+    if isinstance(outcome, Cancelled):
+        return "cancelled"
+    if isinstance(outcome, Drop):
+        return "dropped"
+    return "failed" if isinstance(outcome, Failed) else "dead" if isinstance(verdict, Dead) else "done"
+
+
+def _reason(outcome: Outcome, verdict: Any) -> str:
+    if isinstance(verdict, Dead):
+        return verdict.reason
+    return str(getattr(outcome, "reason", _state(outcome, verdict)))
+
+
+def traceback_text(error: BaseException, limit: int = 16_384) -> str:
+    """Return an exception's traceback as text, its middle left out where it is over ``limit`` characters."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n  [... {len(text) - limit} characters left out ...]\n{text[-half:]}"

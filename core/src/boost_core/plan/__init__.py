@@ -1,0 +1,1 @@
+"""From declared tasks and installed controls to one compiled runner a task."""

@@ -1,0 +1,229 @@
+"""Compiles a declared task: resolves its options and controls, and nests its layers into one callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from typing import Any
+
+import attrs
+
+from boost_core.contracts.codec import Binder, Codec
+from boost_core.contracts.control import Control, Gate, Policy
+from boost_core.contracts.specs import BrokerSpec, ControlSpec, PoolSpec, World
+from boost_core.errors import ControlMismatch, DecodeError, JobCancelled, JobTimeout
+from boost_core.plan.current import RUNNING
+from boost_core.plan.effects import drive, drive_async, guarded, guarded_async
+from boost_core.plan.stages import ordered
+from boost_core.types import Done, Failed, Outcome, Run, RunnerCall, Steer
+
+
+@attrs.define(eq=False, kw_only=True)
+class Layer:
+    """One control of a task's chain: its spec, the object, and the distribution it comes from."""
+
+    spec: ControlSpec
+    control: Control
+    distribution: str
+
+
+@attrs.define(eq=False, kw_only=True)
+class TaskPlan:
+    """Everything about one task, resolved: what the publisher, the pump and the pool need."""
+
+    name: str
+    queue: str
+    function: Callable[..., Any]
+    is_async: bool
+    origin: str | None
+    place: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    broker: BrokerSpec
+    broker_options: Any
+    pool: PoolSpec
+    pool_options: Any
+    concurrency: int
+    codec_name: str
+    codec: Codec
+    binder: Binder
+    layers: Sequence[Layer]
+    stampers: tuple[Callable[..., None], ...] = ()
+    gates: tuple[Gate, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    call: RunnerCall | None = None
+
+
+def add_runner(plan: TaskPlan) -> None:
+    """Compile what a worker needs on top: the gates, the policies, and ``plan.call`` for the pool's world."""
+    controls = {layer.spec.name: layer for layer in plan.layers}
+
+    def chosen(stage: str) -> list[Layer]:
+        specs = [layer.spec for layer in plan.layers]
+        return [controls[spec.name] for spec in ordered(specs, lambda spec: getattr(spec, stage))]
+
+    plan.gates = tuple(gate for layer in chosen("gate") if (gate := layer.control.gate(plan)) is not None)
+    plan.policies = tuple(policy for layer in chosen("policy") if (policy := layer.control.policy(plan)) is not None)
+    plan.call = _runner(plan, chosen("wrap"))
+
+
+def wraps(plan: TaskPlan) -> list[str]:
+    """Return the names of the controls that put a layer around this task's call, outermost first."""
+    specs = ordered([layer.spec for layer in plan.layers], lambda spec: spec.wrap)
+    by_name = {layer.spec.name: layer for layer in plan.layers}
+    return [spec.name for spec in specs if _wrapped(plan, by_name[spec.name], _probe) is not _probe]
+
+
+def _probe(_run: Run) -> Outcome:
+    return Done()
+
+
+def _runner(plan: TaskPlan, layers: Sequence[Layer]) -> RunnerCall:
+    """Nest TRACE > TIMEOUT > (context) > CONTEXT > USER > function, inside out."""
+    coroutine = plan.pool.world is World.LOOP
+    call = _innermost(plan)
+    context_added = False
+    for layer in reversed(layers):
+        if not context_added and layer.spec.wrap is not None and layer.spec.wrap.name in ("TRACE", "TIMEOUT"):
+            call, context_added = _in_context(call, coroutine=coroutine), True
+        call = _wrapped(plan, layer, call)
+    if not context_added:
+        call = _in_context(call, coroutine=coroutine)
+    return _outermost_async(call) if coroutine else _outermost(call)
+
+
+def _wrapped(plan: TaskPlan, layer: Layer, nxt: RunnerCall) -> RunnerCall:
+    control, name = layer.control, layer.spec.name
+    coroutine = plan.pool.world is World.LOOP
+    generator = type(control).around is not Control.around
+    if generator:
+        call = (drive_async if coroutine else drive)(name, control.around, nxt)
+    elif coroutine:
+        call = control.wrap_async(plan, nxt)
+        if call is nxt and type(control).wrap_async is Control.wrap_async and control.wrap(plan, nxt) is not nxt:
+            problem = f"control {name!r} has no form for coroutine functions, but task {plan.name!r} runs on asyncio."
+            raise ControlMismatch(problem, "Use another pool, or write the control as a generator: around(call).")
+    else:
+        call = control.wrap(plan, nxt)
+    if call is nxt:
+        return nxt
+    return (guarded_async if coroutine else guarded)(name, layer.distribution, call)
+
+
+def dispatch(run: Run) -> Any:
+    """Run a run's own compiled call: what pools are opened with."""
+    return run.task.call(run)
+
+
+# --- layers of core itself ----------------------------------------------------------------------------
+
+
+def _innermost(plan: TaskPlan) -> RunnerCall:
+    if plan.pool.world is not World.LOOP:
+        return _function(plan)
+    return _coroutine_function(plan) if plan.is_async else _function_in_thread(plan)
+
+
+def _function(plan: TaskPlan) -> RunnerCall:
+    function, decode = plan.function, plan.binder.decode
+
+    def call(run: Run) -> Outcome:
+        try:
+            args, kwargs = decode(run.message)
+        except DecodeError as error:
+            return Failed(error, final=True)
+        try:
+            return Done(function(*args, **kwargs))
+        except Steer as steer:
+            return steer  # type: ignore[return-value]
+        except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker
+            return _failure(run, error)
+
+    return call
+
+
+def _coroutine_function(plan: TaskPlan) -> RunnerCall:
+    function, decode = plan.function, plan.binder.decode
+
+    async def call(run: Run) -> Outcome:
+        try:
+            args, kwargs = decode(run.message)
+        except DecodeError as error:
+            return Failed(error, final=True)
+        try:
+            return Done(await function(*args, **kwargs))
+        except Steer as steer:
+            return steer  # type: ignore[return-value]
+        except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker
+            return _failure(run, error)
+
+    return call
+
+
+def _function_in_thread(plan: TaskPlan) -> RunnerCall:
+    import asyncio
+
+    call = _function(plan)
+
+    async def threaded(run: Run) -> Outcome:
+        try:
+            return await asyncio.to_thread(call, run)
+        except asyncio.CancelledError as error:
+            return _failure(run, error)
+
+    return threaded
+
+
+def _failure(run: Run, error: BaseException) -> Outcome:
+    """What an exception of the function means: the end that was asked for, or a failure."""
+    asked = run.cancel_reason
+    if asked is not None and isinstance(error, (JobTimeout, JobCancelled)):
+        return asked
+    if asked is not None and type(error).__name__ == "CancelledError":
+        return asked
+    return Failed(error)
+
+
+def _in_context(nxt: RunnerCall, *, coroutine: bool) -> RunnerCall:
+    """Make ``current`` known inside; on asyncio each job is a Task with a context of its own already."""
+
+    def enter(run: Run) -> Outcome:
+        RUNNING.set(run)
+        return nxt(run)  # type: ignore[no-any-return]
+
+    def call(run: Run) -> Outcome:
+        return copy_context().run(enter, run)
+
+    async def call_async(run: Run) -> Outcome:
+        RUNNING.set(run)
+        return await nxt(run)  # type: ignore[no-any-return]
+
+    return call_async if coroutine else call
+
+
+def _outermost(nxt: RunnerCall) -> RunnerCall:
+    def call(run: Run) -> Outcome:
+        monotonic = run.clock.monotonic
+        run.started = monotonic()
+        try:
+            outcome: Outcome = nxt(run)
+        except Exception as error:  # noqa: BLE001 - a control's own bug, named by ControlError
+            outcome = Failed(error)
+        run.finished = monotonic()
+        return outcome
+
+    return call
+
+
+def _outermost_async(nxt: RunnerCall) -> RunnerCall:
+    async def call(run: Run) -> Outcome:
+        monotonic = run.clock.monotonic
+        run.started = monotonic()
+        try:
+            outcome: Outcome = await nxt(run)
+        except Exception as error:  # noqa: BLE001 - a control's own bug, named by ControlError
+            outcome = Failed(error)
+        run.finished = monotonic()
+        return outcome
+
+    return call
