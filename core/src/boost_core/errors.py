@@ -14,6 +14,17 @@ class BoostError(Exception):
     code: ClassVar[str] = "boost"
 
 
+def traceback_text(error: BaseException, limit: int = 16_384) -> str:
+    """Return an exception's traceback as text, its middle left out where it is over ``limit`` characters."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n  [... {len(text) - limit} characters left out ...]\n{text[-half:]}"
+
+
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 

@@ -292,6 +292,7 @@ class Run:
     cancel_reason: Cancelled | TimedOut | None = None
     fenced: bool = False
     settled: bool = False
+    handed_over: bool = False
     handle: Any = None
     _ticket: list[None] = attrs.field(factory=lambda: [None], init=False)
 
@@ -341,11 +342,12 @@ Verdict: TypeAlias = Ack | Next | Dead
 
 @attrs.define(eq=False)
 class Ended:
-    """One delivery's end on the settle side: the run, its outcome, and what policies make of it."""
+    """One delivery's end on the settle side: the run, its outcome, and what policies make of it (a Verdict)."""
 
     run: Run
     outcome: Outcome
-    verdict: Verdict
+    verdict: Any
+    committed: bool = False
 
 
 RunnerCall: TypeAlias = Callable[[Run], Any]

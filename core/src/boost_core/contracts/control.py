@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import attrs
 
+from boost_core.contracts.capability import Capability
 from boost_core.contracts.store import Store
 from boost_core.types import Clock, Ended, Message, Outcome, Run, RunnerCall
 
@@ -62,7 +63,12 @@ Admission: TypeAlias = Start | Hold | Release | End
 
 
 class Gate:
-    """Admission before the pool. Gates never sleep; each admitted or held run gets exactly one ``undo`` or ``settled``."""
+    """Admission before the pool. Gates never sleep; each admitted or held run gets exactly one ``undo`` or ``settled``.
+
+    ``paces`` is True for gates that give out start times: their queues are not fetched ahead.
+    """
+
+    paces: ClassVar[bool] = False
 
     def demand(self, want: int) -> tuple[int, float | None]:
         """Return how many may come of ``want``, or 0 and not before when (monotonic). FETCH thread; reserves nothing."""
@@ -110,9 +116,10 @@ class Deadlines(Protocol):
 
 @attrs.frozen(kw_only=True)
 class ControlContext:
-    """What core lends to controls: the clock, the opened store (None where the app has none) and the deadlines."""
+    """What core lends to controls: clock, namespace, the store (opened at its first use) and the deadlines."""
 
     clock: Clock
+    namespace: str
     store: Callable[[], Store]
     deadlines: Deadlines
 
@@ -127,6 +134,10 @@ class Control:
 
     def __init__(self, context: ControlContext) -> None:
         self.context = context
+
+    def needs(self, values: Mapping[str, Any]) -> Mapping[Capability, str]:
+        """Return what the broker must be able to do for these option values, each with the option as users wrote it."""
+        return {}
 
     def stamp(self, message: Message, values: Callable[[str], Any]) -> None:
         """Write what the message must carry. Publisher's thread, per message; ``values(option)`` as it holds for it."""

@@ -148,8 +148,7 @@ class ControlSpec(Spec):
     """A feature. Its ``options`` class declares the task options it owns, by ``boost_core.plugin.option``.
 
     ``wrap``, ``gate`` and ``policy`` name the stages it takes part in; ``before`` and ``after`` name
-    controls of the same stage; ``needs`` are capabilities that the broker must have where the
-    control is used.
+    controls of the same stage.
     """
 
     kind: Any = attrs.field(default="control", init=False)
@@ -158,4 +157,3 @@ class ControlSpec(Spec):
     policy: PolicyStage | None = None
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    needs: frozenset[Capability] = frozenset()

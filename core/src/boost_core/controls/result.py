@@ -10,6 +10,7 @@ import attrs
 import msgspec
 
 from boost_core.contracts.control import Control, ControlContext, Policy
+from boost_core.errors import traceback_text
 from boost_core.options import duration, option
 from boost_core.types import Ack, Cancelled, Dead, Done, Drop, Ended, Failed, Next, Outcome, Run, RunnerCall, TimedOut
 
@@ -51,9 +52,9 @@ _encode = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(ResultRecord).decode
 
 
-def result_key(job_id: str) -> str:
+def result_key(namespace: str, job_id: str) -> str:
     """Return the store's key of a job's result."""
-    return f"result:{job_id}"
+    return f"{namespace}:result:{job_id}"
 
 
 class ResultControl(Control):
@@ -99,12 +100,14 @@ def _encoded(outcome: Done, encode: Any) -> Outcome:
 class _ResultPolicy(Policy):
     def __init__(self, context: ControlContext) -> None:
         self._store = context.store
+        self._namespace = context.namespace
 
     def commit(self, ended: Sequence[Ended]) -> None:
         by_ttl: dict[float, dict[str, bytes]] = defaultdict(dict)
         for end in ended:
             if not isinstance(end.verdict, Next) and end.run.setting("results"):
-                by_ttl[end.run.setting("result_ttl")][result_key(end.run.message.id)] = _encode(_record(end))
+                key = result_key(self._namespace, end.run.message.id)
+                by_ttl[end.run.setting("result_ttl")][key] = _encode(_record(end))
         for ttl, items in by_ttl.items():
             self._store().put(items, ttl)
 
@@ -137,13 +140,3 @@ def _reason(outcome: Outcome, verdict: Any) -> str:
         return verdict.reason
     return str(getattr(outcome, "reason", _state(outcome, verdict)))
 
-
-def traceback_text(error: BaseException, limit: int = 16_384) -> str:
-    """Return an exception's traceback as text, its middle left out where it is over ``limit`` characters."""
-    import traceback
-
-    text = "".join(traceback.format_exception(error))
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n  [... {len(text) - limit} characters left out ...]\n{text[-half:]}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
+from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Control, ControlContext, Policy
 from boost_core.errors import BoostError
 from boost_core.options import duration, option
@@ -67,6 +69,10 @@ class RetryControl(Control):
     def __init__(self, context: ControlContext) -> None:
         super().__init__(context)
         self._policy = _RetryPolicy()
+
+    def needs(self, values: Mapping[str, Any]) -> Mapping[Capability, str]:
+        delay = values["retry_delay"]
+        return {Capability.DELAY: f"retry_delay={delay}"} if delay and values["retries"] else {}
 
     def policy(self, task: Any) -> Policy:  # noqa: ARG002 - one policy serves all tasks
         return self._policy

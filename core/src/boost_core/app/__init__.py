@@ -1,0 +1,1 @@
+"""What users hold in their hands: the app, its tasks, and the jobs that a push returns."""

@@ -1,0 +1,181 @@
+"""The opened brokers, stores, codecs and controls of an app, one of each a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+
+from boost_core.bridge.deadlines import DeadlineWatch
+from boost_core.contracts.broker import SyncBroker
+from boost_core.contracts.codec import Codec
+from boost_core.contracts.control import Control, ControlContext
+from boost_core.contracts.specs import BrokerSpec, ControlSpec
+from boost_core.contracts.store import Store
+from boost_core.registry.registry import Registry
+from boost_core.settings import Settings
+from boost_core.types import Clock, QueueKind, QueueSpec
+
+
+class Services:
+    """Makes and keeps what an app's tasks share. Thread-safe; a forked child starts anew."""
+
+    def __init__(self, registry: Registry, settings: Settings, clock: Clock) -> None:
+        self.registry, self.settings, self.clock = registry, settings, clock
+        self._codecs: dict[str, Codec] = {}
+        self._controls: dict[str, Control] = {}
+        self._reset()
+        _watch_forks(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._brokers: dict[Any, SyncBroker] = {}
+        self._declared: set[tuple[Any, str]] = set()
+        self._store: Store | None = None
+        self.deadlines = DeadlineWatch(self.clock)
+
+    # --- brokers -----------------------------------------------------------------------------------
+
+    def broker(self, spec: BrokerSpec, options: Any) -> SyncBroker:
+        """Return the opened broker of these options. Raises ``BrokerUnavailable``."""
+        key = (spec, options)
+        broker = self._brokers.get(key)
+        if broker is None:
+            with self._lock:
+                broker = self._brokers.get(key)
+                if broker is None:
+                    broker = self._brokers[key] = self._open_broker(spec, options)
+        return broker
+
+    def _open_broker(self, spec: BrokerSpec, options: Any) -> SyncBroker:
+        broker: SyncBroker = self.registry.load(spec)(options)
+        broker.spec, broker.clock = spec, self.clock
+        broker.open()
+        return broker
+
+    def declare(self, broker: SyncBroker, queues: Iterable[QueueSpec]) -> None:
+        """Make queues exist, once a process."""
+        with self._lock:
+            new = [queue for queue in queues if (id(broker), queue.name) not in self._declared]
+            if new:
+                broker.declare(new)
+                self._declared.update((id(broker), queue.name) for queue in new)
+
+    # --- the store ---------------------------------------------------------------------------------
+
+    def store(self) -> Store:
+        """Return the opened store of the app. Raises ``StoreUnavailable`` or ``StoreNotFound``."""
+        store = self._store
+        if store is None:
+            with self._lock:
+                if self._store is None:
+                    self._store = self._open_store()
+                store = self._store
+        return store
+
+    def _open_store(self) -> Store:
+        spec, url = self.registry.find("store", self.store_name())
+        options = self.settings.plugin_options(spec, {"url": url} if url else {})
+        store: Store = self.registry.load(spec)(options)
+        store.spec, store.clock = spec, self.clock
+        store.open()
+        return store
+
+    def store_name(self) -> str:
+        """Return what names the store: the setting, else what the default broker's spec says."""
+        chosen = self.settings.get("store")
+        if chosen:
+            return str(chosen)
+        broker = self.settings.get("broker")
+        spec = broker if isinstance(broker, BrokerSpec) else self.registry.find("broker", broker)[0]
+        return str(spec.store)
+
+    # --- codecs and controls -----------------------------------------------------------------------
+
+    def codec(self, name: str) -> Codec:
+        """Return the codec of a name. Raises ``CodecNotFound``."""
+        codec = self._codecs.get(name)
+        if codec is None:
+            spec = self.registry.codec(name)
+            codec = self._codecs[name] = self.registry.load(spec)(self.settings.plugin_options(spec))
+        return codec
+
+    def control(self, spec: ControlSpec) -> Control:
+        """Return the one object of a control."""
+        control = self._controls.get(spec.name)
+        if control is None:
+            context = ControlContext(
+                clock=self.clock,
+                namespace=self.settings.get("namespace"),
+                store=self.store,
+                deadlines=_Deadlines(self),
+            )
+            control = self._controls[spec.name] = self.registry.load(spec)(context)
+        return control
+
+    # --- the end, and forks ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close all brokers and the store."""
+        with self._lock:
+            brokers, store = list(self._brokers.values()), self._store
+            self._brokers, self._store = {}, None
+            self._declared.clear()
+        for broker in brokers:
+            broker.close()
+        if store is not None:
+            store.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: let plugins drop raw descriptors, forget their objects without running destructors."""
+        for broker in self._brokers.values():
+            broker.after_fork()
+        if self._store is not None:
+            self._store.after_fork()
+        _FORGOTTEN.append((self._brokers, self._store, self.deadlines))
+        self._reset()
+
+
+@attrs.frozen
+class _Deadlines:
+    """The deadlines of whichever process this is: a forked child has a watch of its own."""
+
+    services: Services
+
+    def watch(self, run: Any, seconds: float) -> None:
+        self.services.deadlines.watch(run, seconds)
+
+    def forget(self, run: Any) -> None:
+        self.services.deadlines.forget(run)
+
+
+_FORGOTTEN: Final[list[Any]] = []
+_SERVICES: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_registered = False
+
+
+def _watch_forks(services: Any) -> None:
+    global _registered  # noqa: PLW0603 - a process has one at-fork registration, and it can't be taken back
+    _SERVICES.add(services)
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for services in list(_SERVICES):
+        services.after_fork()
+
+
+def on_fork(owner: Any) -> None:
+    """Have ``owner.after_fork()`` called in each forked child, for as long as ``owner`` lives."""
+    _watch_forks(owner)
+
+
+def queue_specs(name: str, **facts: Any) -> list[QueueSpec]:
+    """Return a work queue and its companion for dead letters, as brokers are told of them."""
+    return [QueueSpec(name=name, **facts), QueueSpec(name=f"{name}.dead", kind=QueueKind.DEAD)]

@@ -1,0 +1,1 @@
+"""Between brokers and pools: the three threads that serve a broker, and what they share."""

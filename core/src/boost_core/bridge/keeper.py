@@ -1,0 +1,75 @@
+"""The keeper thread: renews what is held, takes back what waits too long, notices what was lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from boost_core.bridge.verdict import RELEASED
+from boost_core.contracts.capability import Capability
+from boost_core.contracts.control import Gate
+from boost_core.types import Run
+
+if TYPE_CHECKING:
+    from boost_core.bridge.pump import Pump
+
+log = logging.getLogger("boost.worker")
+
+UNSTARTED_SECONDS: Final = 1.0
+"""What hasn't started so long after its fetch goes back to the broker, for a worker with a free slot."""
+
+_TICK: Final = 0.5
+
+
+class Keeper:
+    """Works every third of the lease, and every half second while something waits for a slot."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self.lease = pump.lease
+        self._leased = Capability.LEASES in pump.spec.capabilities
+        self._period = (self.lease or 10.0) / 3
+        self._stop = threading.Event()
+        self._renewed = pump.clock.monotonic()
+
+    def serve(self) -> None:
+        """Keep until stopped. A failed renewal is repeated at the next tick; the lease bears two of them."""
+        while not self._stop.wait(min(_TICK, self._period) if self._pump.held else self._period):
+            try:
+                self.step()
+            except Exception as error:  # noqa: BLE001 - whatever it is, leases must go on being renewed
+                log.warning("keeping for broker %s failed: %s: %s", self._pump.spec.name, type(error).__name__, error)
+
+    def stop(self) -> None:
+        """End the thread at once."""
+        self._stop.set()
+
+    def step(self) -> None:
+        """Do what is due now."""
+        now = self._pump.clock.monotonic()
+        runs = self._pump.held_runs()
+        if now - self._renewed >= self._period * 0.99:
+            self._renewed = now
+            if self._leased:
+                self._pump.extend(runs)
+            _keep_gates(runs)
+        self._take_back([run for run in runs if now - run.queued >= UNSTARTED_SECONDS])
+
+    def _take_back(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if not run.started and run.claim():
+                self._pump.report(run, RELEASED)
+
+
+def _keep_gates(runs: Sequence[Run]) -> None:
+    gates: dict[Gate, list[Run]] = defaultdict(list)
+    for run in runs:
+        for gate in run.task.gates:
+            if type(gate).keep is not Gate.keep:
+                gates[gate].append(run)
+    for gate, its in gates.items():
+        gate.keep(its)
+
