@@ -28,10 +28,12 @@ class Services:
         self.registry, self.settings, self.clock = registry, settings, clock
         self._codecs: dict[str, Codec] = {}
         self._controls: dict[str, Control] = {}
+        self.generation = 0
         self._reset()
         _watch_forks(self)
 
     def _reset(self) -> None:
+        self.generation += 1  # objects of an earlier one are another process's, or closed
         self._lock = threading.RLock()
         self._brokers: dict[Any, SyncBroker] = {}
         self._declared: set[tuple[Any, str]] = set()
@@ -125,6 +127,7 @@ class Services:
             brokers, store = list(self._brokers.values()), self._store
             self._brokers, self._store = {}, None
             self._declared.clear()
+            self.generation += 1
         for broker in brokers:
             broker.close()
         if store is not None:

@@ -1,0 +1,277 @@
+"""The app: where tasks are declared, and what they share."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import attrs
+
+from boost_core.app.job import Job, ResultWaiter
+from boost_core.app.publish import Publisher
+from boost_core.app.services import Services
+from boost_core.app.task import Call, Task, batches
+from boost_core.errors import BoostError, TaskConflict, TaskUnknown
+from boost_core.names import check_name
+from boost_core.plan.resolve import Declared, Resolver
+from boost_core.registry.registry import Registry, load_object
+from boost_core.settings import Settings
+from boost_core.types import Clock, Depth, SystemClock
+
+if TYPE_CHECKING:
+    from boost_core.contracts.broker import SyncBroker
+    from boost_core.plan.compile import TaskPlan
+    from boost_core.types import Frame
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PUSH_BATCH = 1000
+_WORKER = "boost_core.worker.worker:Worker"
+_CONSUMER = "boost_core.worker.consumer:Consumer"
+
+
+class App:
+    """A set of tasks with one configuration. Nothing is read, looked up or connected before the first use.
+
+    ``broker`` and ``store`` are names, URLs or specs; ``namespace`` prefixes queues and keys; ``disable`` names
+    plugins or distributions that are not to be loaded; further keywords are defaults of task options.
+    """
+
+    def __init__(self, name: str = "app", *, clock: Clock | None = None, **given: Any) -> None:
+        self.name = name
+        self.clock: Clock = clock or SystemClock()
+        self._given = given
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._lock = threading.RLock()
+        self._consumer: Any = None
+
+    # --- declaring ---------------------------------------------------------------------------------
+
+    def boost(
+        self, queue: str | None = None, /, *, name: str | None = None, **options: Any
+    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Return a decorator that declares a function as a task of this app.
+
+        ``queue`` is the queue's name, else the task's; ``name`` the task's, else the queue argument, else the function's
+        qualified name. ``options`` are checked when the task is first used, or by ``app.check()``. Raises
+        ``TaskConflict`` where another function has the name, ``BadName`` for unusable names.
+        """
+        if callable(queue):
+            message = "write @boost() with parentheses, or @boost('queue')"
+            raise TypeError(message)
+
+        def declare(function: Callable[P, R]) -> Task[P, R]:
+            return self._declare(function, queue, name, options)
+
+        return declare
+
+    def _declare(
+        self, function: Callable[P, R], queue: str | None, name: str | None, options: Mapping[str, Any]
+    ) -> Task[P, R]:
+        plain = inspect.unwrap(function)
+        file, line = _place(plain)
+        task_name = check_name("task", name or queue or plain.__qualname__)
+        declared = Declared(
+            name=task_name,
+            queue=check_name("queue", queue or task_name),
+            function=function,
+            origin=None if queue or name else file,
+            place=f"{file}:{line}",
+            options=dict(options),
+        )
+        with self._lock:
+            other = self._tasks.get(task_name)
+            if other is not None and not _same_place(other.declared, declared):
+                places = (other.declared.place, declared.place)
+                raise TaskConflict("task name", task_name, places, 'Give one of them a name of its own: name="..."')
+            task = self._tasks[task_name] = Task(self, declared)
+        return task
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """All declared tasks by name."""
+        return dict(self._tasks)
+
+    def task(self, name: str) -> Task[..., Any]:
+        """Return a declared task. Raises ``TaskUnknown``."""
+        task = self._tasks.get(name)
+        if task is None:
+            raise TaskUnknown(name, list(self._tasks))
+        return task
+
+    # --- what resolves at first use --------------------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The app's settings, read at first use."""
+        return Settings.load(Path.cwd(), os.environ, self._given)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The installed plugins."""
+        registry = Registry(self.settings.get("disable"))
+        registry.load_plugins()
+        registry.configure(self.settings)
+        return registry
+
+    @cached_property
+    def services(self) -> Services:
+        """The opened brokers, stores, codecs and controls."""
+        return Services(self.registry, self.settings, self.clock)
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Turns declarations into plans."""
+        return Resolver(self.registry, self.settings, self.services.codec, self.services.control)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Publishes this app's messages."""
+        return Publisher(self.services)
+
+    @cached_property
+    def waiter(self) -> ResultWaiter:
+        """Waits for this app's results."""
+        return ResultWaiter(self.services)
+
+    def resolve(self, task: Task[..., Any], overrides: Mapping[str, Any] | None = None) -> TaskPlan:
+        """Return a task's plan, ``overrides`` laid over its options."""
+        with self._lock:
+            return self.resolver.resolve(task.declared, overrides or {})
+
+    def check(self) -> None:
+        """Resolve every task now; raise the first error that a push or a worker would meet, all others noted on it."""
+        errors: list[BoostError] = []
+        for task in self.tasks.values():
+            try:
+                task.plan  # noqa: B018 - the look-up is the check
+            except BoostError as error:
+                errors.append(error)
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"also: {other}")
+            raise errors[0]
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    def send(
+        self,
+        task: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        **given: Any,
+    ) -> Job[Any]:
+        """Push a job by its task's name; the task needn't be declared here (its queue is ``queue``, else its name)."""
+        known = self._tasks.get(task) or self._foreign(task, queue)
+        return (known.options(**given) if given else known).push(*args, **(kwargs or {}))
+
+    def _foreign(self, name: str, queue: str | None) -> Task[..., Any]:
+        """Return a stand-in for a task that other processes declare."""
+
+        def elsewhere(*args: Any, **kwargs: Any) -> Any:
+            message = f"task {name!r} is declared elsewhere; it can only be pushed from here"
+            raise BoostError(message)
+
+        check_name("task", name)
+        declared = Declared(
+            name=name,
+            queue=check_name("queue", queue or name),
+            function=elsewhere,
+            origin=None,
+            place="app.send",
+            options={},
+        )
+        return Task(self, declared)
+
+    def push_many(self, calls: Iterable[Call[Any]]) -> list[Job[Any]]:
+        """Publish calls of any tasks, in batches; return their jobs once all are stored.
+
+        Raises ``PublishError`` where a batch is not stored whole; the batches before it are stored.
+        """
+        jobs: list[Job[Any]] = []
+        for batch in batches(calls, PUSH_BATCH):
+            for broker, frames in self._frames(batch, jobs).items():
+                self.publisher.publish(broker, frames)
+        return jobs
+
+    async def apush_many(self, calls: Iterable[Call[Any]]) -> list[Job[Any]]:
+        """Do what ``push_many`` does from a running event loop, without blocking it."""
+        import asyncio
+
+        jobs: list[Job[Any]] = []
+        for batch in batches(calls, PUSH_BATCH):
+            by_broker = self._ready_frames(batch, jobs)
+            if by_broker is None:  # the first use of a broker connects: not on the loop
+                by_broker = await asyncio.to_thread(self._frames, batch, jobs)
+            for broker, frames in by_broker.items():
+                await self.publisher.apublish(broker, frames)
+        return jobs
+
+    def _frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> dict[SyncBroker, list[Frame]]:
+        """Encode a batch, all of it before anything is published; add its jobs."""
+        by_broker: dict[SyncBroker, list[Frame]] = defaultdict(list)
+        made: list[Job[Any]] = []
+        for call in batch:
+            frame = self.publisher.frame(call.task.plan, call.args, call.kwargs, call.own, call.job_id)
+            by_broker[call.task.broker].append(frame)
+            made.append(call.task.job(frame, call.own))
+        jobs.extend(made)
+        return by_broker
+
+    def _ready_frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> Any:
+        return self._frames(batch, jobs) if all(call.task.is_open for call in batch) else None
+
+    # --- working -----------------------------------------------------------------------------------
+
+    def worker(self, *tasks: Task[..., Any], **given: Any) -> Any:
+        """Return a ``Worker`` on these tasks, else all: ``with`` or ``async with`` it, or call ``start`` and ``stop``."""
+        return load_object(_WORKER)(self, tasks or tuple(self.tasks.values()), **given)
+
+    def consume(self, task: Task[..., Any]) -> None:
+        """Work on a task in the background of this process; see ``Task.consume``."""
+        with self._lock:
+            if self._consumer is None or not self._consumer.alive:
+                self._consumer = load_object(_CONSUMER)(self)
+            if task.name in self._consumer.tasks:
+                text = f"task {task.name!r} is consumed in this process already; the second consume() changes nothing"
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
+                return
+            self._consumer.add(task)
+
+    def depth(self, plan: TaskPlan) -> Depth:
+        """Return how many messages a plan's queue has, dead letters included."""
+        broker = self.publisher.broker(plan)
+        dead = broker.depth(f"{plan.queue}.dead")
+        return attrs.evolve(broker.depth(plan.queue), dead=dead.ready)
+
+    def close(self) -> None:
+        """Publish what was handed over, and close all brokers and stores. The app may be used again."""
+        if "publisher" in self.__dict__:
+            self.publisher.close()
+        if "services" in self.__dict__:
+            self.services.close()
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, int]:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return f"<{type(function).__name__}>", 0
+    file = code.co_filename
+    return (file if file.startswith("<") else os.path.realpath(file)), code.co_firstlineno
+
+
+def _same_place(one: Declared, other: Declared) -> bool:
+    """One function reached twice (``__main__`` and a module), or redefined in an interactive session."""
+    interactive = one.place.startswith("<") or other.place.startswith("<") or "ipykernel" in other.place
+    return interactive or one.place == other.place
+

@@ -1,0 +1,219 @@
+"""From a call to stored frames: encode, check, publish; from sync code and, merged by one thread, from event loops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from boost_core.app.services import Services, on_fork, queue_specs
+from boost_core.bridge.envelope import wrap_payload
+from boost_core.contracts.broker import SyncBroker
+from boost_core.contracts.capability import Capability
+from boost_core.errors import BodyTooLarge, PublishError
+from boost_core.plan.compile import TaskPlan
+from boost_core.plan.current import RUNNING
+from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new_id
+
+if TYPE_CHECKING:
+    import asyncio
+
+HEADROOM: Final = 16
+"""A sixteenth of a broker's largest body is kept free for what a dead letter adds."""
+
+PUBLISH_SECONDS: Final = 10.0
+_REPEAT_WAIT: Final = 0.05
+
+
+@attrs.define(eq=False)
+class Outgoing:
+    """Frames for one broker."""
+
+    broker: SyncBroker
+    frames: list[Frame]
+
+
+class Publisher:
+    """Publishes for one app. ``push`` calls the broker directly; ``apush`` hands over to one thread that merges batches."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.after_fork()
+        on_fork(self)
+
+    def after_fork(self) -> None:
+        """Start without a thread, as a forked child does."""
+        self._box: SimpleQueue[tuple[Outgoing, asyncio.AbstractEventLoop, asyncio.Future[None]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    # --- frames ------------------------------------------------------------------------------------
+
+    def broker(self, plan: TaskPlan) -> SyncBroker:
+        """Return the opened broker of a task, its queues declared."""
+        broker = self._services.broker(plan.broker, plan.broker_options)
+        self._services.declare(broker, queue_specs(plan.queue, **queue_facts(plan)))
+        return broker
+
+    def frame(
+        self, plan: TaskPlan, args: Sequence[Any], kwargs: Mapping[str, Any], own: Mapping[str, Any], job_id: str | None
+    ) -> Frame:
+        """Return the frame of one call. ``own`` are the options set for this message, converted."""
+        raw_args, raw_kwargs = plan.binder.encode(args, kwargs)
+        now = int(self._services.clock.time() * MICROSECONDS)
+        values = plan.values
+        delay = own.get("delay", values["delay"])
+        message = Message(
+            v=ENVELOPE_VERSION,
+            id=job_id or new_id(),
+            task=plan.name,
+            at=now,
+            args=msgspec.Raw(raw_args),
+            kwargs=msgspec.Raw(raw_kwargs),
+            priority=own.get("priority", values["priority"]),
+            not_before=now + int(delay * MICROSECONDS) if delay else None,
+            options={name: value for name, value in own.items() if name not in _IN_ENVELOPE} if own else {},
+        )
+        parent = RUNNING.get(None)
+        if parent is not None:
+            message.root, message.parent = parent.message.root or parent.message.id, parent.message.id
+        for stamp in plan.stampers:
+            stamp(message, lambda name: own[name] if name in own else values[name])
+        body = wrap_payload(plan.codec_name, plan.codec.encode_message(message))
+        self._check_size(plan, body)
+        return Frame(
+            message.id, plan.queue, body, message.priority, delay, _ttl(plan, message, now), None, f"{message.id}:1:0"
+        )
+
+    def _check_size(self, plan: TaskPlan, body: bytes) -> None:
+        largest = plan.broker.limits.max_body
+        limit = largest - largest // HEADROOM
+        if len(body) > limit:
+            raise BodyTooLarge(plan.name, len(body), plan.broker.name, limit)
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    def publish(self, broker: SyncBroker, frames: Sequence[Frame]) -> None:
+        """Return once all frames are stored. Raises ``PublishError`` or ``BrokerUnavailable``."""
+        publish_until(broker, frames, time.monotonic() + PUBLISH_SECONDS)
+
+    async def apublish(self, broker: SyncBroker, frames: list[Frame]) -> None:
+        """Publish from a running event loop without blocking it."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[None] = loop.create_future()
+        self._box.put((Outgoing(broker, frames), loop, stored))
+        self._ensure_thread()
+        await stored
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._lock:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._serve, name="boost-publish", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """Let the publisher thread end once everything handed over is published."""
+        if self._thread is not None and self._thread.is_alive():
+            self._box.put(None)
+            self._thread.join(PUBLISH_SECONDS)
+
+    def _serve(self) -> None:
+        going = True
+        while going:
+            waiting = [self._box.get()]
+            try:
+                while True:
+                    waiting.append(self._box.get_nowait())
+            except Empty:
+                pass
+            going = None not in waiting
+            self._publish_merged([item for item in waiting if item is not None])
+
+    def _publish_merged(self, waiting: Sequence[tuple[Outgoing, Any, Any]]) -> None:
+        """Publish everything that waits, one batch a broker, and tell each caller of its own frames."""
+        by_broker: dict[SyncBroker, list[tuple[Outgoing, Any, Any]]] = defaultdict(list)
+        for item in waiting:
+            by_broker[item[0].broker].append(item)
+        for broker, items in by_broker.items():
+            frames = [frame for outgoing, _, _ in items for frame in outgoing.frames]
+            error: BaseException | None = None
+            try:
+                self.publish(broker, frames)
+            except Exception as caught:  # noqa: BLE001 - it is the callers' to handle
+                error = caught
+            start = 0
+            for outgoing, loop, stored in items:
+                end = start + len(outgoing.frames)
+                _tell(loop, stored, _own_part(error, start, end))
+                start = end
+
+
+_IN_ENVELOPE: Final = frozenset({"priority", "delay"})
+
+
+def queue_facts(plan: TaskPlan) -> dict[str, Any]:
+    """Return what a queue's declaration says of a task on it."""
+    return {
+        "priorities": plan.broker.limits.priorities if Capability.PRIORITY in plan.broker.capabilities else 1,
+        "longest_timeout": plan.values.get("timeout"),
+        "origin": plan.origin,
+    }
+
+
+def _ttl(plan: TaskPlan, message: Message, now: int) -> float | None:
+    """Return how long the broker needs to keep a message that expires; results must see it expire."""
+    if message.expires_at is None or Capability.TTL not in plan.broker.capabilities:
+        return None
+    if message.options.get("results", plan.values.get("results")):
+        return None
+    return (message.expires_at - now) / MICROSECONDS
+
+
+def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
+    """Publish, repeating what surely failed until ``deadline`` (monotonic); what is unsure only where that can't double."""
+    indexes = list(range(len(frames)))
+    repeats_unsure = Capability.DEDUP in broker.spec.capabilities
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            broker.publish([frames[index] for index in indexes], max(left, 0.001))
+        except PublishError as error:
+            failed = [indexes[number] for number in error.failed]
+            unsure = [indexes[number] for number in error.unsure]
+            if time.monotonic() + _REPEAT_WAIT >= deadline or (unsure and not repeats_unsure):
+                raise PublishError(error.broker, error.problem, failed, unsure) from error
+            indexes = sorted([*failed, *unsure])
+            threading.Event().wait(_REPEAT_WAIT)
+        else:
+            return
+
+
+def _own_part(error: BaseException | None, start: int, end: int) -> BaseException | None:
+    """Return what a merged batch's error means for the frames from ``start`` to ``end``."""
+    if not isinstance(error, PublishError):
+        return error
+    failed = [index - start for index in error.failed if start <= index < end]
+    unsure = [index - start for index in error.unsure if start <= index < end]
+    return PublishError(error.broker, error.problem, failed, unsure) if failed or unsure else None
+
+
+def _tell(loop: Any, stored: Any, error: BaseException | None) -> None:
+    def finish() -> None:
+        if stored.done():
+            return
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(finish)

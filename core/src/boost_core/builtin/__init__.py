@@ -1,0 +1,1 @@
+"""What core brings itself, registered through entry points like any plugin."""

@@ -1,0 +1,35 @@
+"""Opens the broker that a read command looks at: of a target's tasks, or the project's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from boost_core.app.app import App
+from boost_core.cli.target import load_app
+from boost_core.names import DEAD_SUFFIX
+
+if TYPE_CHECKING:
+    from boost_core.contracts.broker import SyncBroker
+
+
+def opened_broker(chosen: str | None) -> SyncBroker:
+    """Return the broker that was chosen on the command line, else the one of the settings, opened."""
+    app = App("command", **({"broker": chosen} if chosen else {}))
+    spec, url = app.registry.find("broker", app.settings.get("broker"))
+    return app.services.broker(spec, app.settings.plugin_options(spec, {"url": url} if url else {}))
+
+
+def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[SyncBroker, str]]:
+    """Yield the broker and name of each work queue: of the targets' tasks, else all that the broker knows."""
+    if not targets:
+        broker = opened_broker(chosen)
+        yield from ((broker, name) for name in _work_queues(broker.queues()))
+        return
+    app = load_app(targets)
+    for name, task in sorted({task.plan.queue: task for task in app.tasks.values()}.items()):
+        yield app.publisher.broker(task.plan), name
+
+
+def _work_queues(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.endswith(DEAD_SUFFIX)]

@@ -1,0 +1,61 @@
+"""``boost call``: push one job from the shell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+
+from boost_core.cli.target import load_app
+from boost_core.errors import BadOption
+from boost_core.options import duration
+
+
+@click.command()
+@click.argument("target")
+@click.argument("task")
+@click.argument("args", nargs=-1)
+@click.option("--kw", "keywords", default="{}", metavar="JSON", help="Keyword arguments as a JSON object.")
+@click.option("--delay", help="Start no earlier than this from now: 5m, 1h30m, or seconds.")
+@click.option("--priority", type=int, help="Higher ones go first.")
+@click.option("--wait", metavar="DURATION", help="Wait so long for the result and print it.")
+def call(
+    target: str, task: str, args: tuple[str, ...], keywords: str, delay: str | None, priority: int | None, wait: str | None
+) -> None:
+    """Push a job of TASK declared in TARGET. Each argument is JSON, or text where it isn't."""
+    app = load_app((target,))
+    given: dict[str, Any] = {"delay": delay, "priority": priority}
+    own = {name: value for name, value in given.items() if value is not None}
+    seconds = _seconds(wait)
+    job = app.task(task).options(**own).push(*map(_value, args), **_keywords(keywords))
+    if seconds is None:
+        click.echo(job.id)
+    else:
+        click.echo(msgspec.json.encode(job.get(timeout=seconds)).decode())
+    app.close()
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--wait") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _keywords(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise BadOption(f"--kw {text!r} is no JSON: {error}", "Give a JSON object such as '{\"width\": 200}'.") from error
+    if not isinstance(value, dict):
+        raise BadOption(f"--kw {text!r} is no JSON object.", "Give one such as '{\"width\": 200}'.")
+    return value

@@ -1,0 +1,143 @@
+"""Finds the app that a TARGET names: a module, ``module:app``, or a path to any .py file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from boost_core import default_app
+from boost_core.app.app import App
+from boost_core.errors import TargetError
+
+
+def load_app(targets: tuple[str, ...]) -> App:
+    """Import all targets and return the one app that they declare tasks on.
+
+    Raises ``TargetError`` where one can't be found or imported (with the user's own line), or where
+    they hold several apps and don't say which.
+    """
+    if not targets:
+        targets = _configured()
+    apps: dict[int, App] = {}
+    for target in targets:
+        for app in _apps_of(target):
+            apps[id(app)] = app
+    if len(apps) > 1:
+        names = ", ".join(sorted(app.name for app in apps.values()))
+        raise TargetError(" ".join(targets), f"these hold several apps ({names}); name one: module:attribute")
+    return next(iter(apps.values()))
+
+
+def _configured() -> tuple[str, ...]:
+    from boost_core.settings import Settings
+
+    target = Settings.load(Path.cwd(), os.environ, {}).get("app")
+    if not target:
+        problem = "give a module, module:app or the path of a .py file (or set BOOST_APP)"
+        raise TargetError("", problem)
+    return (target,)
+
+
+def _apps_of(target: str) -> list[App]:
+    place, attribute = _split(target)
+    module = _load(target, place)
+    if attribute:
+        value: Any = module
+        for part in attribute.split("."):
+            value = getattr(value, part, None)
+        if not isinstance(value, App):
+            raise TargetError(target, f"{attribute!r} in it is {type(value).__name__}, not an App")
+        return [value]
+    found = [value for value in vars(module).values() if isinstance(value, App)]
+    app = default_app()
+    apps = [*found, *([app] if app.tasks else [])]
+    if not any(one.tasks for one in apps):
+        raise TargetError(target, "declares no task; decorate a function with @boost()")
+    return [one for one in apps if one.tasks]
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Separate ``module:app``; a path may hold colons itself."""
+    if Path(target).exists():
+        return target, ""
+    place, _, attribute = target.rpartition(":")
+    return (place, attribute) if place else (target, "")
+
+
+def _load(target: str, place: str) -> ModuleType:
+    try:
+        if place.endswith(".py") or os.sep in place:
+            return _load_file(target, Path(place))
+        return _load_module(target, place)
+    except TargetError:
+        raise
+    except BaseException as error:
+        raise TargetError(target, _own_lines(error)) from error
+
+
+def _load_module(target: str, name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    top = name.partition(".")[0]
+    try:
+        found = importlib.util.find_spec(top) is not None
+    except ValueError:
+        found = False
+    if not found:
+        hint = f"; did you mean the file {name}.py?" if Path(f"{name}.py").exists() else ""
+        raise TargetError(target, f"there is no module {top!r} here or installed{hint}")
+    return importlib.import_module(name)
+
+
+def _load_file(target: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetError(target, f"there is no file {str(path)!r}")
+    path = path.resolve()
+    root, name = _module_name(path)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if loaded is None and name.isidentifier() or "." in name:
+        return importlib.import_module(name)
+    return _execute(path, f"boost_target_{abs(hash(str(path))):x}")
+
+
+def _module_name(path: Path) -> tuple[Path, str]:
+    """Return the folder to import from and the name: dotted inside a package, else the file's stem."""
+    parts, folder = [path.stem], path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(part for part in parts if part != "__init__")
+
+
+def _execute(path: Path, name: str) -> ModuleType:
+    """Run a file whose name can't be imported: hyphens, blanks, or the name of a module that is there already."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TargetError(str(path), "it can't be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _own_lines(error: BaseException) -> str:
+    """Return an import's error with the user's lines only: the frames of the import machinery say nothing."""
+    if isinstance(error, SyntaxError):
+        return "it doesn't parse:\n" + "".join(traceback.format_exception_only(error)).rstrip()
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and os.path.dirname(__file__) not in frame.filename
+    ]
+    lines = "".join(traceback.format_list(frames)) + "".join(traceback.format_exception_only(error))
+    return f"it doesn't import:\n{lines.rstrip()}"

@@ -1,0 +1,1 @@
+"""A worker: one process's subscriptions, pools and shutdown."""
