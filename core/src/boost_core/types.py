@@ -305,6 +305,11 @@ class Run:
         return True
 
     @property
+    def claimed(self) -> bool:
+        """True once somebody started or withdrew it."""
+        return not self._ticket
+
+    @property
     def attempt(self) -> int:
         """Which attempt this is, from 1."""
         return self.message.attempt

@@ -1,0 +1,66 @@
+"""The way of a message by itself: no-op jobs on the memory broker, real acks, JSON, all built-in controls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.measure import Figure, ratio, seconds, spread
+from boost_core import App
+
+JOBS = 20_000
+BUDGET = 10.0
+"""Microseconds that one job may cost on 8 threads (docs/design.md)."""
+
+
+def calibrate() -> None:
+    """Do a million trivial steps in plain Python, to know how fast this machine is."""
+    total = 0
+    for number in range(1_000_000):
+        total += number & 3
+
+
+def drain(pool: str, concurrency: int) -> float:
+    """Return the seconds that JOBS waiting no-op jobs take from the worker's start to the last ack."""
+    app = App("bench", broker="memory", store="memory")
+    function = _coroutine if pool == "asyncio" else _plain
+    task: Any = app.boost("noop", pool=pool, concurrency=concurrency)(function)
+    task.push_many((number,) for number in range(JOBS))
+    worker = app.worker()
+    started = time.perf_counter()
+    with worker:
+        while worker.counts["done"] < JOBS:
+            time.sleep(0.001)
+        taken = time.perf_counter() - started
+    app.close()
+    return taken
+
+
+def _plain(number: int) -> None: ...
+
+
+async def _coroutine(number: int) -> None: ...
+
+
+def figures() -> list[Figure]:
+    """Return the memory figures."""
+    return [_per_job(), ratio("asyncio against threads, no-op drain", _drainer("asyncio", 100), _drainer("threads", 8), pairs=9, at_most=1.7)]
+
+
+def _drainer(pool: str, concurrency: int) -> Callable[[], float]:
+    return lambda: drain(pool, concurrency)
+
+
+def _per_job() -> Figure:
+    """One job in microseconds; the note gives it in steps of a plain Python loop, to compare machines."""
+    values, steps = [], []
+    for _ in range(9):
+        step = seconds(calibrate)  # a million steps: seconds are microseconds a step
+        value = drain("threads", 8) / JOBS * 1e6
+        values.append(value)
+        steps.append(value / step)
+    middle, low, high = spread(values)
+    note = f"= {spread(steps)[0]:.0f} steps of a plain loop; ack after the run, nothing persistent"
+    holds = middle <= BUDGET
+    return Figure("memory no-op job, 8 threads, all controls", middle, low, high, "us", f"<= {BUDGET:g}", holds, note)
