@@ -1,0 +1,379 @@
+"""An SQLite file that many processes write: one lock, one connection a process, errors that name the remedy.
+
+Every write transaction and every checkpoint runs under an exclusive ``flock`` on ``<file>.lock``. That
+bounds the wait of each writer, where SQLite's own busy handler lets some starve, and it keeps
+checkpoints and writers apart, which SQLite before 3.51.3 needs (https://sqlite.org/wal.html, "the
+WAL-reset bug"). All threads share one connection: they would queue for the lock anyway, a
+connection that nobody else writes through keeps its page cache, and one connection can be closed
+before a fork. A child that inherits an open one inherits lock states that are not its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from boost_core.errors import Closed
+from boost_core.plugin import locks
+from boost_core.plugin.place import NETWORK_FILESYSTEMS, filesystem_of, project_file
+
+__all__ = ["DURABILITIES", "NETWORK_FILESYSTEMS", "SqliteFile", "filesystem_of", "project_file"]
+
+DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
+"""``process`` survives ``kill -9`` of anything, ``power`` a power cut as well; and SQLite's word for each."""
+
+OLDEST: Final = (3, 35, 0)
+CHECKPOINT_COMMITS: Final = 256
+"""A commit writes some four pages: a checkpoint about every 1,000 pages, as SQLite itself would do."""
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+TRUNCATE_PAGES: Final = 16_384
+
+_LOOK_EVERY: Final = 16
+_FORK_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
+_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"}
+
+
+@attrs.define(eq=False, kw_only=True)
+class SqliteFile:
+    """One database file, opened by any number of processes.
+
+    ``migrations`` are SQL scripts; the schema version is their number, and a script once released never
+    changes. ``fail(problem, fix)`` makes the error that is raised for whatever goes wrong; ``package`` is
+    the distribution to upgrade. ``timeout`` (seconds) bounds a wait for the lock. Thread-safe.
+    """
+
+    path: Path
+    application_id: int
+    migrations: Sequence[str]
+    package: str
+    fail: Callable[[str, str | None], Exception]
+    durability: str = "process"
+    timeout: float = 10.0
+    _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
+    _lock: int = attrs.field(default=-1, init=False)
+    _commits: int = attrs.field(default=0, init=False)
+    _wal_size: int = attrs.field(default=0, init=False)
+    _paused: bool = attrs.field(default=False, init=False)
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the file if need be, bring its schema up to date, and keep it open; idempotent.
+
+        The file gets mode 0600, its folder, if made, 0700. Raises what ``fail`` makes: for a network
+        file system, a file that can't be written, is no database, is another program's, or is of a newer schema.
+        """
+        if self._lock >= 0:
+            return
+        self._check_platform()
+        try:
+            self._make()
+            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self.fail(f"{self.path} can't be used: {error.strerror}", _FIX_PATH) from error
+        _guard_forks(self)
+        try:
+            with self.locked():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection and the lock; idempotent. Waits for other threads to end their transactions."""
+        with self._mutex:
+            self._disconnect(time.monotonic() + self.timeout)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def after_fork(self) -> None:
+        """In a forked child: let go of the lock's descriptor, and of the connection without its destructor."""
+        if self._connection is not None:
+            _FORGOTTEN.append(self._connection)
+            self._connection = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        self._mutex = threading.Lock()  # whoever held it is not in this process
+
+    # --- use -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Hold the lock over all processes, without a transaction: each statement commits by itself."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        self._enter(deadline)
+        try:
+            self._wait_for_lock(deadline)
+            try:
+                yield self._connection or self._connect(deadline)
+                self._commits += 1
+                if self._commits % _LOOK_EVERY == 0:
+                    self._look_at_log()
+            finally:
+                locks.unlock(self._lock)
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        finally:
+            self._mutex.release()
+
+    @contextlib.contextmanager
+    def write(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Hold the lock over one write transaction: committed at the end, rolled back on any exception."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        with self.locked(timeout) as connection:
+            self._begin(connection, deadline)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Read one state of the file, beside the writers of other processes."""
+        deadline = time.monotonic() + self.timeout
+        self._enter(deadline)
+        try:
+            connection = self._connection or self._reconnect(deadline)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        finally:
+            self._mutex.release()
+
+    # --- the lock ----------------------------------------------------------------------------------
+
+    def _enter(self, deadline: float) -> None:
+        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self.fail(f"{self.path} was in use by other threads of this process for too long", _FIX_LOCKED)
+        if self._lock < 0:
+            self._mutex.release()
+            raise Closed(str(self.path))
+
+    def _wait_for_lock(self, deadline: float) -> None:
+        pause = _FIRST_PAUSE
+        while not locks.lock(self._lock):
+            if time.monotonic() >= deadline:
+                raise self.fail(f"{self.path} is kept locked by another process", _FIX_LOCKED)
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Begin a transaction; programs that don't know our lock are waited for until the deadline."""
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _name(error) != "SQLITE_BUSY" or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+
+    # --- the connection ----------------------------------------------------------------------------
+
+    def _reconnect(self, deadline: float) -> sqlite3.Connection:
+        self._wait_for_lock(deadline)
+        try:
+            return self._connect(deadline)
+        finally:
+            locks.unlock(self._lock)
+
+    def _connect(self, deadline: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            version = self._check_owner(connection)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={DURABILITIES[self.durability]}")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            if version < len(self.migrations):
+                self._migrate(connection, version, deadline)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _check_owner(self, connection: sqlite3.Connection) -> int:
+        """Return the schema's version; refuse a file that isn't ours before anything in it is changed."""
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != self.application_id and (owner or version or tables):
+            raise self.fail(f"{self.path} is the database of another program", _FIX_PATH)
+        if version > len(self.migrations):
+            raise self.fail(
+                f"{self.path} has schema version {version}; this {self.package} knows versions up to {len(self.migrations)}",
+                f"Upgrade the package: pip install --upgrade {self.package}",
+            )
+        return version
+
+    def _migrate(self, connection: sqlite3.Connection, version: int, deadline: float) -> None:
+        self._begin(connection, deadline)
+        try:
+            for script in self.migrations[version:]:
+                for statement in filter(str.strip, script.split(";")):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={self.application_id}")
+            connection.execute(f"PRAGMA user_version={len(self.migrations)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _disconnect(self, deadline: float) -> None:
+        """Close the connection, under the lock: the last one to go checkpoints."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._wait_for_lock(deadline)
+        try:
+            self._connection = None
+            connection.close()
+        finally:
+            locks.unlock(self._lock)
+
+    def _look_at_log(self) -> None:
+        """Copy the log back into the file when it has grown by some 1,000 pages; shorten it when it is long."""
+        assert self._connection is not None
+        try:
+            size = os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return
+        if self._commits < CHECKPOINT_COMMITS and size < self._wal_size + CHECKPOINT_BYTES:
+            return
+        self._commits, self._wal_size = 0, size
+        row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if row[1] >= TRUNCATE_PAGES and row[1] == row[2]:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._wal_size = 0
+
+    # --- what can go wrong -------------------------------------------------------------------------
+
+    def _check_platform(self) -> None:
+        if self.durability not in DURABILITIES:
+            raise self.fail(f"durability {self.durability!r} is unknown", f"One of: {', '.join(DURABILITIES)}")
+        if not locks.HAVE_FLOCK:
+            raise self.fail("SQLite files are shared by file locks, which this system's Python lacks", None)
+        if sqlite3.threadsafety == 0:
+            raise self.fail("this Python's SQLite is built without thread safety", "Use another build of Python.")
+        if sqlite3.sqlite_version_info < OLDEST:
+            needed = ".".join(map(str, OLDEST[:2]))
+            raise self.fail(f"this Python has SQLite {sqlite3.sqlite_version}; {needed} is needed", "Upgrade SQLite.")
+
+    def _make(self) -> None:
+        folder = self.path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kind = filesystem_of(folder)
+        if kind in NETWORK_FILESYSTEMS:
+            raise self.fail(
+                f"{self.path} is on a network file system ({kind}), whose locks can't be relied on", _FIX_PATH
+            )
+        if not _writable(folder):
+            raise self.fail(f"{self.path} can't be used: its folder is read-only", _FIX_PATH)
+        if self.path.exists() and not _writable(self.path):
+            raise self.fail(f"{self.path} is read-only", _FIX_PATH)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _explained(self, error: sqlite3.Error) -> Exception:
+        name = _name(error)
+        if name in _DAMAGED and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        problem, fix = _EXPLAINED.get(name, (f"fails: {error}", None))
+        return self.fail(f"{self.path} {problem}", fix)
+
+    # --- forks -------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Close the connection, so that a child inherits none; other threads wait until the fork is done."""
+        self._paused = self._mutex.acquire(timeout=_FORK_SECONDS)
+        if self._paused and self._connection is not None and locks.lock(self._lock):
+            self._connection.close()
+            self._connection = None
+            locks.unlock(self._lock)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the other threads go on; the next use connects again."""
+        if self._paused:
+            self._paused = False
+            self._mutex.release()
+
+
+_FIX_PATH: Final = (
+    "Name a place that can be written on a local disk: BOOST_SQLITE_PATH=/path/to/file.db, or the option path."
+)
+_FIX_LOCKED: Final = (
+    "Look for a stopped or very busy process that has it open (fuser, lsof), or raise the option timeout."
+)
+_EXPLAINED: Final[dict[str, tuple[str, str | None]]] = {
+    "SQLITE_FULL": ("can't grow: the disk is full", "Free some space; nothing that was confirmed is lost."),
+    "SQLITE_READONLY": ("is read-only", _FIX_PATH),
+    "SQLITE_CANTOPEN": ("can't be opened", _FIX_PATH),
+    "SQLITE_NOTADB": ("is not an SQLite database", "Move that file away, or name another one."),
+    "SQLITE_CORRUPT": (
+        "is damaged",
+        "Move the file away and restore a copy; `sqlite3 FILE .recover` reads what can be read.",
+    ),
+    "SQLITE_BUSY": ("is kept locked by another program", _FIX_LOCKED),
+    "SQLITE_IOERR": ("can't be read or written: the disk reports an error", "Look at the system's log."),
+}
+_FORGOTTEN: Final[list[Any]] = []
+_OPENED: Final[weakref.WeakSet[SqliteFile]] = weakref.WeakSet()
+_registered = False
+
+
+def _name(error: sqlite3.Error) -> str:
+    """Return SQLite's primary name of an error: ``SQLITE_IOERR_WRITE`` is ``SQLITE_IOERR``."""
+    return "_".join(getattr(error, "sqlite_errorname", "SQLITE_ERROR").split("_")[:2])
+
+
+def _writable(path: Path) -> bool:
+    # The mode is asked as well, because root may write everything: who took the write bits away meant it.
+    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
+
+
+def _guard_forks(file: SqliteFile) -> None:
+    global _registered  # noqa: PLW0603 - a process has one at-fork registration, and it can't be taken back
+    _OPENED.add(file)
+    if not _registered:
+        _registered = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+def _before_fork() -> None:
+    for file in list(_OPENED):
+        file.before_fork()
+
+
+def _after_in_parent() -> None:
+    for file in list(_OPENED):
+        file.after_fork_in_parent()
+
+
+def _after_in_child() -> None:
+    for file in list(_OPENED):
+        file.after_fork()

@@ -1,0 +1,1 @@
+"""The embedded broker of boost: a queue in one SQLite file, without a server."""

@@ -1,0 +1,64 @@
+"""Publishing: frames become rows, each at the end of its line."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from boost_core.plugin import Frame
+
+from boost_broker_sqlite.schema import LAST_PLACE, LEVEL_BITS, LEVELS, MICROSECONDS, base_of
+
+_TOP: Final = (1 << LEVEL_BITS) - 1
+_LAST: Final = f"SELECT {LAST_PLACE}"
+_READY: Final = "INSERT INTO ready (place, deaths, expires, id, body) VALUES (:place, 0, :expires, :id, :body)"
+_READY_LAST: Final = _READY.replace(":place", f"1 + {LAST_PLACE}")
+_DELAYED: Final = "INSERT INTO delayed (place, due, deaths, expires, id, body) VALUES (?, ?, 0, ?, ?, ?)"
+
+
+def lacking(frame: Frame, max_body: int) -> tuple[str, str] | None:
+    """Return the capability that a frame needs and this broker lacks, and what asks for it; None for a good one."""
+    if frame.key is not None:
+        return "key_ordered", f"key={frame.key!r}"
+    if not 0 <= frame.priority < LEVELS:
+        return "priority", f"priority={frame.priority} (0 to {LEVELS - 1} can be had)"
+    if len(frame.body) > max_body:
+        return "max_body", f"a body of {len(frame.body):,} bytes (at most {max_body:,} can be had)"
+    return None
+
+
+def store(connection: sqlite3.Connection, frames: Sequence[Frame], ids: Mapping[str, int], now: float) -> None:
+    """Insert frames in their order, inside the caller's transaction."""
+    if len(frames) == 1 and not frames[0].delay:
+        frame = frames[0]
+        base = base_of(ids[frame.queue], frame.priority)
+        values = {"base": base, "top": base + _TOP, "expires": _expires(frame, now), "id": frame.id, "body": frame.body}
+        connection.execute(_READY_LAST, values)
+        return
+    lines: dict[tuple[str, int], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        lines[frame.queue, frame.priority].append(frame)
+    for (queue, priority), its in lines.items():
+        _append(connection, base_of(ids[queue], priority), its, now)
+
+
+def _append(connection: sqlite3.Connection, base: int, frames: Iterable[Frame], now: float) -> None:
+    place = connection.execute(_LAST, {"base": base, "top": base + _TOP}).fetchone()[0]
+    ready, delayed = [], []
+    for place, frame in enumerate(frames, place + 1):
+        expires = _expires(frame, now)
+        if frame.delay > 0:
+            delayed.append((place, int((now + frame.delay) * MICROSECONDS), expires, frame.id, frame.body))
+        else:
+            ready.append((place, expires, frame.id, frame.body))
+    connection.executemany(_READY_MANY, ready)
+    connection.executemany(_DELAYED, delayed)
+
+
+_READY_MANY: Final = "INSERT INTO ready (place, deaths, expires, id, body) VALUES (?, 0, ?, ?, ?)"
+
+
+def _expires(frame: Frame, now: float) -> int | None:
+    return None if frame.ttl is None else int((now + frame.ttl) * MICROSECONDS)
