@@ -88,7 +88,7 @@ class Seat:
     def __init__(self, marks: mmap.mmap, number: int, lock: int, bell: Path) -> None:
         self._marks = marks
         self._number = number
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # re-entrant, because a signal handler may call `wake`
         if not bell.exists():
             os.mkfifo(bell, 0o600)
         flags = os.O_NONBLOCK | os.O_CLOEXEC

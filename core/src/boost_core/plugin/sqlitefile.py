@@ -172,12 +172,17 @@ class SqliteFile:
             raise Closed(str(self.path))
 
     def _wait_for_lock(self, deadline: float) -> None:
+        if not self._lock_by(deadline):
+            raise self.fail(f"{self.path} is kept locked by another process", _FIX_LOCKED)
+
+    def _lock_by(self, deadline: float) -> bool:
         pause = _FIRST_PAUSE
         while not locks.lock(self._lock):
             if time.monotonic() >= deadline:
-                raise self.fail(f"{self.path} is kept locked by another process", _FIX_LOCKED)
+                return False
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return True
 
     def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Begin a transaction; programs that don't know our lock are waited for until the deadline."""
@@ -310,8 +315,9 @@ class SqliteFile:
 
     def before_fork(self) -> None:
         """Close the connection, so that a child inherits none; other threads wait until the fork is done."""
+        deadline = time.monotonic() + _FORK_SECONDS
         self._paused = self._mutex.acquire(timeout=_FORK_SECONDS)
-        if self._paused and self._connection is not None and locks.lock(self._lock):
+        if self._paused and self._connection is not None and self._lock_by(deadline):
             self._connection.close()
             self._connection = None
             locks.unlock(self._lock)

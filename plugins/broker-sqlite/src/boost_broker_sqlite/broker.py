@@ -67,6 +67,9 @@ class SqliteBroker(SyncBroker):
             self._file.close()
             raise BrokerUnavailable(self.spec.name, f"{error.filename} can't be made: {error.strerror}") from error
         self._open = True
+        subscribe = getattr(self.clock, "subscribe", None)  # a clock that is moved by hand says when
+        if subscribe is not None:
+            subscribe(self._bell.ring)
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -92,19 +95,33 @@ class SqliteBroker(SyncBroker):
     # --- publishing and fetching --------------------------------------------------------------------
 
     def publish(self, frames: Sequence[Frame], timeout: float) -> None:
-        """Store all frames in one transaction, or none. Raises ``PublishError``."""
-        for frame in frames:
-            self._refuse_bad(frame)
+        """Store all frames in one transaction. Raises ``PublishError``; frames over the limits fail alone."""
         self._check_open()
-        if not frames:
-            return
-        try:
-            self._queues.make({frame.queue for frame in frames}, timeout)
-            with self._file.write(timeout) as connection:
-                inbox.store(connection, frames, self._queues.ids, self.clock.time())
-        except BrokerUnavailable as error:
-            raise PublishError(self.spec.name, error.problem, failed=range(len(frames))) from error
-        self._bell.ring()
+        misfits = self._misfits(frames)
+        if misfits:
+            frames = [frame for index, frame in enumerate(frames) if index not in misfits]
+        if frames:
+            try:
+                self._queues.make({frame.queue for frame in frames}, timeout)
+                with self._file.write(timeout) as connection:
+                    inbox.store(connection, frames, self._queues.ids, self.clock.time())
+            except BrokerUnavailable as error:
+                failed = range(len(frames) + len(misfits))
+                raise PublishError(self.spec.name, error.problem, failed=failed) from error
+            self._bell.ring()
+        if misfits:
+            raise PublishError(self.spec.name, next(iter(misfits.values())), failed=tuple(misfits))
+
+    def _misfits(self, frames: Sequence[Frame]) -> dict[int, str]:
+        """Return which frames can't be stored, and why. Raises ``UnsupportedCapability`` for one with a key."""
+        found: dict[int, str] = {}
+        for index, frame in enumerate(frames):
+            if frame.key is not None:
+                raise self.refuse("key_ordered", f"key={frame.key!r}")
+            problem = inbox.misfit(frame, self.spec.limits.max_body)
+            if problem:
+                found[index] = problem
+        return found
 
     def subscribe(
         self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Callable[[Sequence[Delivery]], None]
@@ -119,7 +136,7 @@ class SqliteBroker(SyncBroker):
             queues=self._queues,
             clock=self.clock,
             lease=self.options.lease,
-            check=self._refuse_bad,
+            misfits=self._misfits,
         )
         subscription = SqliteSubscription(home, [queue.name for queue in queues], credit, lost)
         self._subscriptions = [one for one in self._subscriptions if not one.closed]
@@ -172,8 +189,3 @@ class SqliteBroker(SyncBroker):
     def _check_open(self) -> None:
         if not self._open:
             raise Closed(f"broker {self.spec.name!r}")
-
-    def _refuse_bad(self, frame: Frame) -> None:
-        lacking = inbox.lacking(frame, self.spec.limits.max_body)
-        if lacking:
-            raise self.refuse(*lacking)

@@ -18,14 +18,12 @@ _READY_LAST: Final = _READY.replace(":place", f"1 + {LAST_PLACE}")
 _DELAYED: Final = "INSERT INTO delayed (place, due, deaths, expires, id, body) VALUES (?, ?, 0, ?, ?, ?)"
 
 
-def lacking(frame: Frame, max_body: int) -> tuple[str, str] | None:
-    """Return the capability that a frame needs and this broker lacks, and what asks for it; None for a good one."""
-    if frame.key is not None:
-        return "key_ordered", f"key={frame.key!r}"
-    if not 0 <= frame.priority < LEVELS:
-        return "priority", f"priority={frame.priority} (0 to {LEVELS - 1} can be had)"
+def misfit(frame: Frame, max_body: int) -> str | None:
+    """Return what keeps a frame from being stored; None for a good one."""
     if len(frame.body) > max_body:
-        return "max_body", f"a body of {len(frame.body):,} bytes (at most {max_body:,} can be had)"
+        return f"a body of {len(frame.body):,} bytes is over the {max_body:,} that it takes"
+    if not 0 <= frame.priority < LEVELS:
+        return f"priority {frame.priority} is outside 0 to {LEVELS - 1}"
     return None
 
 

@@ -46,7 +46,7 @@ Settle = Callable[[sqlite3.Connection, Sequence[Delivery]], list[Delivery]]
 
 @attrs.frozen(kw_only=True)
 class Home:
-    """What a broker shares with its subscriptions. ``check`` raises for a frame that can't be stored."""
+    """What a broker shares with its subscriptions. ``misfits`` says which frames can't be stored, and why."""
 
     name: str
     file: SqliteFile
@@ -55,7 +55,7 @@ class Home:
     queues: Queues
     clock: Clock
     lease: float
-    check: Callable[[Frame], None]
+    misfits: Callable[[Sequence[Frame]], Mapping[int, str]]
 
 
 class SqliteSubscription(SyncSubscription):
@@ -170,8 +170,10 @@ class SqliteSubscription(SyncSubscription):
     def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
         """Delete the deliveries and store the frames of those that were still ours, in one transaction."""
         home = self._home
-        for _, frame in pairs:
-            home.check(frame)
+        misfits = home.misfits([frame for _, frame in pairs])
+        if misfits:
+            failed = [pairs[index][0] for index in misfits]
+            raise SettleError(home.name, next(iter(misfits.values())), failed=failed)
         home.queues.make({frame.queue for _, frame in pairs})
 
         def swap(connection: sqlite3.Connection, ours: Sequence[Delivery]) -> list[Delivery]:
