@@ -604,7 +604,13 @@ class TestTheEnd:
         sub.close()
 
         sub.wake()
-        for call in (lambda: get(sub), lambda: sub.ack(held), lambda: sub.release(held), lambda: sub.replace([])):
+        calls: list[Callable[[], object]] = [
+            lambda: get(sub),
+            lambda: sub.ack(held),
+            lambda: sub.release(held),
+            lambda: sub.replace([]),
+        ]
+        for call in calls:
             with pytest.raises(Closed, match="subscription of broker 'memory' is closed"):
                 call()
 

@@ -163,6 +163,11 @@ def test_close_ends_a_wait_and_refuses_further_use(store: MemoryStore, pool: Thr
 
 def test_many_threads_lose_nothing(store: MemoryStore, pool: ThreadPoolExecutor) -> None:
     """Items that four threads put at once are all there."""
-    list(pool.map(lambda n: [store.put({f"{n}.{i}": b"x"}, 60.0) for i in range(500)], range(4)))
+
+    def fill(n: int) -> None:
+        for i in range(500):
+            store.put({f"{n}.{i}": b"x"}, 60.0)
+
+    list(pool.map(fill, range(4)))
 
     assert len(store.get([f"{n}.{i}" for n in range(4) for i in range(500)])) == 2_000

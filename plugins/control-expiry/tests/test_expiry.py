@@ -74,9 +74,7 @@ def expiring() -> Expiring:
 
 def is_expired(admission: object) -> bool:
     """Return whether an admission ends the run as expired."""
-    return (
-        isinstance(admission, End) and isinstance(admission.outcome, Drop) and admission.outcome.reason == "expired"
-    )
+    return isinstance(admission, End) and isinstance(admission.outcome, Drop) and admission.outcome.reason == "expired"
 
 
 def test_stamp_sets_the_moment_in_microseconds(expiring: Expiring) -> None:

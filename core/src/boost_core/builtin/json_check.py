@@ -126,7 +126,9 @@ def check_same(given: Any, back: Any, level: int = 1) -> None:
     if kind is not type(back):
         if kind is int and type(back) is float and given == back:  # an int is a float's equal, as for type checkers
             return
-        raise Misfit(f"is of type {_name(kind)}, but would come back as {_name(type(back))}; give that, or annotate it as it is")
+        raise Misfit(
+            f"is of type {_name(kind)}, but would come back as {_name(type(back))}; give that, or annotate it as it is"
+        )
     if kind in _COMPARED:
         if given != back:
             raise _changed(kind)

@@ -42,7 +42,9 @@ class CallSignature:
         self.extra_named_shape = next((self._shape(p) for p in parameters if p.kind is p.VAR_KEYWORD), None)
         required = [p.name for p in parameters if p.name in self.named and p.default is p.empty]
         self._missing = [frozenset(required) - {*self.positional[:count]} for count in range(len(self.positional) + 1)]
-        self._keywords = frozenset(p.name for p in parameters if p.name in self.named and p.kind is not p.POSITIONAL_ONLY)
+        self._keywords = frozenset(
+            p.name for p in parameters if p.name in self.named and p.kind is not p.POSITIONAL_ONLY
+        )
         self._simple = self.extra_named_shape is None and len(self._keywords) == len(self.named)
         self.result = self._result_shape()
 
@@ -98,7 +100,9 @@ class CallSignature:
             return shape_of(Optional[hint] if parameter.default is None else hint)  # noqa: UP045
         except Exception as error:
             shown = _shown(parameter.annotation)
-            problem = f"task {self.task!r}: parameter {parameter.name!r} is annotated {shown}, which can't be used: {error}"
+            problem = (
+                f"task {self.task!r}: parameter {parameter.name!r} is annotated {shown}, which can't be used: {error}"
+            )
             raise BadOption(problem, _fix(error)) from error
 
     def _result_shape(self) -> Shape:
