@@ -40,7 +40,7 @@ TRUNCATE_PAGES: Final = 16_384
 
 _LOOK_EVERY: Final = 16
 _FORK_SECONDS: Final = 1.0
-_BUSY_SECONDS: Final = 1.0
+_BUSY_SECONDS: Final = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
 _DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"}
 
@@ -136,7 +136,7 @@ class SqliteFile:
         """Hold the lock over one write transaction: committed at the end, rolled back on any exception."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         with self.locked(timeout) as connection:
-            self._begin(connection, deadline)
+            self._insist(connection, "BEGIN IMMEDIATE", deadline)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -154,6 +154,7 @@ class SqliteFile:
             connection = self._connection or self._reconnect(deadline)
             connection.execute("BEGIN")
             try:
+                self._insist(connection, "SELECT 1 FROM sqlite_master", deadline)
                 yield connection
             finally:
                 connection.execute("ROLLBACK")
@@ -184,11 +185,11 @@ class SqliteFile:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         return True
 
-    def _begin(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Begin a transaction; programs that don't know our lock are waited for until the deadline."""
+    def _insist(self, connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+        """Execute the first statement of a transaction; programs that don't know our lock are waited for."""
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(statement).fetchone()
             except sqlite3.OperationalError as error:
                 if _name(error) != "SQLITE_BUSY" or time.monotonic() >= deadline:
                     raise
@@ -236,7 +237,7 @@ class SqliteFile:
         return version
 
     def _migrate(self, connection: sqlite3.Connection, version: int, deadline: float) -> None:
-        self._begin(connection, deadline)
+        self._insist(connection, "BEGIN IMMEDIATE", deadline)
         try:
             for script in self.migrations[version:]:
                 for statement in filter(str.strip, script.split(";")):
