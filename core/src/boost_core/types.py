@@ -48,7 +48,7 @@ class Failure(msgspec.Struct, kw_only=True, frozen=True):
     message: str
 
 
-class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """The envelope, the same on every broker. Times are integer microseconds since the epoch.
 
     ``args`` and ``kwargs`` stay encoded until the pool's world decodes them against the
@@ -71,8 +71,8 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
     root: str | None = None
     parent: str | None = None
     trace: dict[str, str] | None = None
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
-    failures: list[Failure] = msgspec.field(default_factory=list)
+    options: dict[str, Any] | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -87,7 +87,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
     attempt: int = 0
     error: str | None = None
     traceback: str | None = None
-    failures: list[Failure] = msgspec.field(default_factory=list)
+    failures: tuple[Failure, ...] = ()
     body: bytes = b""
 
 
@@ -271,7 +271,7 @@ OUTCOMES: Final = (
 
 @attrs.define(eq=False)
 class Run:
-    """One execution of a task: its deliveries, its envelope, and what became of it.
+    """One execution of a task: its delivery, its envelope, and what became of it.
 
     ``token`` fences it: a run whose delivery was lost has ``fenced`` set, and neither its outcome
     nor its result counts any more. ``started`` and ``deadline`` are monotonic seconds;
@@ -281,7 +281,7 @@ class Run:
 
     task: Any
     message: Message
-    deliveries: tuple[Delivery, ...]
+    delivery: Delivery
     token: int
     clock: Clock
     host: Any = None
@@ -294,20 +294,20 @@ class Run:
     settled: bool = False
     handed_over: bool = False
     handle: Any = None
-    _ticket: list[None] = attrs.field(factory=lambda: [None], init=False)
+    _ticket: bool = attrs.field(default=True, init=False)
 
     def claim(self) -> bool:
         """Return True to the one caller that may start this run, or withdraw it; False to all others."""
         try:
-            self._ticket.pop()  # atomic: pool, keeper and drain race for it
-        except IndexError:
+            del self._ticket  # atomic: pool, keeper and drain race for it
+        except AttributeError:
             return False
         return True
 
     @property
     def claimed(self) -> bool:
         """True once somebody started or withdrew it."""
-        return not self._ticket
+        return not hasattr(self, "_ticket")
 
     @property
     def attempt(self) -> int:

@@ -78,7 +78,7 @@ class Publisher:
             kwargs=msgspec.Raw(raw_kwargs),
             priority=own.get("priority", values["priority"]),
             not_before=now + int(delay * MICROSECONDS) if delay else None,
-            options={name: value for name, value in own.items() if name not in _IN_ENVELOPE} if own else {},
+            options={name: value for name, value in own.items() if name not in _IN_ENVELOPE} if own else None,
         )
         parent = RUNNING.get(None)
         if parent is not None:
@@ -173,7 +173,7 @@ def _ttl(plan: TaskPlan, message: Message, now: int) -> float | None:
     """Return how long the broker needs to keep a message that expires; results must see it expire."""
     if message.expires_at is None or Capability.TTL not in plan.broker.capabilities:
         return None
-    if message.options.get("results", plan.values.get("results")):
+    if (message.options or plan.values).get("results", plan.values.get("results")):
         return None
     return (message.expires_at - now) / MICROSECONDS
 

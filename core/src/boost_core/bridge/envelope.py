@@ -20,10 +20,22 @@ def wrap_payload(tag: str, payload: bytes) -> bytes:
     return b"%b\n%b" % (tag.encode(), payload)
 
 
-def open_body(body: bytes | memoryview, codec_of: CodecOf) -> Message:
-    """Return the envelope in ``body``. Raises ``DecodeError``."""
-    tag, payload = _split(body)
-    return _codec(tag, codec_of).decode_message(payload)
+class Opener:
+    """Reads bodies of any installed codec; what each codec decodes with is kept, since this runs per message."""
+
+    def __init__(self, codec_of: CodecOf) -> None:
+        self._codec_of = codec_of
+        self._decoders: dict[bytes, Callable[[bytes], Message]] = {}
+
+    def open(self, body: bytes | memoryview) -> Message:
+        """Return the envelope in ``body``. Raises ``DecodeError``."""
+        data = body if type(body) is bytes else bytes(body)
+        end = data.find(b"\n", 0, _LONGEST_TAG)
+        decode = self._decoders.get(data[:end])
+        if decode is None:
+            tag, _ = _split(data)
+            decode = self._decoders[tag.encode()] = _codec(tag, self._codec_of).decode_message
+        return decode(data[end + 1 :])
 
 
 def wrap_dead(tag: str, header: bytes, original: bytes | memoryview) -> bytes:

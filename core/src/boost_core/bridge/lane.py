@@ -14,6 +14,9 @@ from boost_core.types import Run
 PREFETCH_SECONDS: Final = 0.05
 """Messages are taken ahead of free slots for at most so much measured work."""
 
+MOST_AHEAD: Final = 256
+"""Nor more than so many: what lives longer makes Python's garbage collector dear (a third of all time at 1,000)."""
+
 CREDIT_BEYOND_SLOTS: Final = 1024
 """How many finished runs may wait for their ack before no more is fetched."""
 
@@ -47,7 +50,7 @@ class Lane:
         self.not_before = 0.0
         self.bad_in_a_row = 0
         self.held = 0
-        self._max_prefetch = max_batch
+        self._max_prefetch = min(max_batch, MOST_AHEAD)
         self._average: float | None = None
         self._taken = 0
         self._back = 0

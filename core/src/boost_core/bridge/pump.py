@@ -7,11 +7,11 @@ import itertools
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from boost_core.bridge.envelope import CodecOf, open_body
+from boost_core.bridge.envelope import CodecOf, Opener
 from boost_core.bridge.keeper import Keeper
 from boost_core.bridge.lane import Lane
 from boost_core.bridge.settler import STOPPING, Settler
@@ -78,6 +78,7 @@ class Pump:
         self._plans = plans
         self._queues = queues
         self._codec_of = codec_of
+        self._open_body = Opener(codec_of).open
         self._leased = Capability.LEASES in self.spec.capabilities
         self._tokens = itertools.count(1)
         self._waiting: list[tuple[float, int, Run]] = []  # held by gates: when, token, run
@@ -158,7 +159,7 @@ class Pump:
         """Count reported runs, submit what waited for their slots, and let the fetch thread go on."""
         by_lane: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
-            by_lane[run.deliveries[0].queue].append(run)
+            by_lane[run.delivery.queue].append(run)
         for queue, its in by_lane.items():
             lane = self.lanes[queue]
             timed = [run.finished - run.started for run in its if run.finished]
@@ -174,7 +175,7 @@ class Pump:
         by_lane: dict[str, int] = defaultdict(int)
         for run in runs:
             self.held.pop(run.token, None)
-            by_lane[run.deliveries[0].queue] += 1
+            by_lane[run.delivery.queue] += 1
         for queue, count in by_lane.items():
             self.lanes[queue].settle(count)
         if self._solitary is not None or self._alone:
@@ -187,11 +188,11 @@ class Pump:
         if not self._leased or self.lease is None:
             return []
         oldest = self.clock.monotonic() - self.lease
-        return [run for run in runs if run.deliveries[0].held_since < oldest]
+        return [run for run in runs if run.delivery.held_since < oldest]
 
     def extend(self, runs: Sequence[Run]) -> None:
         """Renew the leases of ``runs``; fence those that are no longer ours."""
-        deliveries = [run.deliveries[0] for run in runs]
+        deliveries = [run.delivery for run in runs]
         with self.io:
             asked = self.clock.monotonic()
             lost = self.subscription.extend(deliveries)
@@ -203,7 +204,7 @@ class Pump:
     def lose(self, deliveries: Sequence[Delivery]) -> None:
         """Drop or fence the runs of deliveries that are somebody else's by now. Any thread."""
         gone = set(map(id, deliveries))
-        runs = [run for run in self.held_runs() if id(run.deliveries[0]) in gone]
+        runs = [run for run in self.held_runs() if id(run.delivery) in gone]
         log.warning("%d messages of broker %s were lost to other workers", len(runs), self.spec.name)
         for run in runs:
             run.fenced = True
@@ -214,7 +215,7 @@ class Pump:
 
     def cancel(self, run: Run) -> CancelAnswer:
         """Ask the pool to end a run; ``run.cancel_reason`` says why."""
-        answer = self.lanes[run.deliveries[0].queue].pool.cancel(run)
+        answer = self.lanes[run.delivery.queue].pool.cancel(run)
         if answer is CancelAnswer.BEFORE_START:
             self.report(run, run.cancel_reason or Cancelled())
         return answer
@@ -222,7 +223,7 @@ class Pump:
     def abandon(self, run: Run) -> None:
         """Give a run up whose time is over: its slot is replaced, its late outcome refused."""
         log.warning("job %s of %s is abandoned: it went on after its time-out", run.message.id, run.message.task)
-        self.lanes[run.deliveries[0].queue].pool.abandon(run)
+        self.lanes[run.delivery.queue].pool.abandon(run)
         self.report(run, run.cancel_reason or TimedOut(0.0))
 
     def codec_for(self, run: Run) -> tuple[Codec, str]:
@@ -313,24 +314,25 @@ class Pump:
     def _take(self, deliveries: Sequence[Delivery]) -> None:
         """Decode, admit and submit a batch."""
         now = self.clock.monotonic()
-        batches: dict[str, list[Run]] = {}
+        batches: dict[tuple[str, str], list[Run]] = {}
         self.idle.clear()
+        for queue, count in Counter([delivery.queue for delivery in deliveries]).items():
+            self.lanes[queue].take(count)
         for delivery in deliveries:
             delivery.held_since = now
             run = self._open(delivery, now)
             self.held[run.token] = run
-            self.lanes[delivery.queue].take(1)
             stray = type(run.task) is Stray
             if stray or delivery.deaths:
                 self._take_special(run, stray=stray)
             else:
-                batches.setdefault(run.task.name, []).append(run)
+                batches.setdefault((run.task.name, delivery.queue), []).append(run)
         for runs in batches.values():
             self._admit(runs)
 
     def _open(self, delivery: Delivery, now: float) -> Run:
         try:
-            message = open_body(delivery.body, self._codec_of)
+            message = self._open_body(delivery.body)
         except DecodeError as error:
             return Stray.run_of(BadBody(error), delivery, next(self._tokens), self)
         lane = self.lanes[delivery.queue]
@@ -338,11 +340,11 @@ class Pump:
         plan = self._plans.get(message.task)
         if plan is None or not lane.adopts(plan):
             return Stray.run_of(UnknownTask(), delivery, next(self._tokens), self, message)
-        return Run(plan, message, (delivery,), next(self._tokens), self.clock, self, now)
+        return Run(plan, message, delivery, next(self._tokens), self.clock, self, now)
 
     def _take_special(self, run: Run, *, stray: bool) -> None:
         """Deal with what isn't simply run: strays, and messages whose workers died."""
-        deaths = run.deliveries[0].deaths
+        deaths = run.delivery.deaths
         if stray:
             self._take_stray(run)
         elif deaths >= DEADLY:
@@ -357,7 +359,7 @@ class Pump:
     def _take_stray(self, run: Run) -> None:
         run.claim()
         outcome: Any = run.task.outcome
-        lane = self.lanes[run.deliveries[0].queue]
+        lane = self.lanes[run.delivery.queue]
         if isinstance(outcome, BadBody):
             lane.bad_in_a_row += 1
             if lane.bad_in_a_row > BAD_IN_A_ROW:
@@ -371,7 +373,7 @@ class Pump:
 
     def _admit(self, runs: Sequence[Run]) -> None:
         """Pass runs of one task through its gates; submit those that all let start."""
-        lane = self.lanes[runs[0].deliveries[0].queue]
+        lane = self.lanes[runs[0].delivery.queue]
         passed: Sequence[Run] = runs
         for number, gate in enumerate(runs[0].task.gates):
             try:
@@ -403,7 +405,7 @@ class Pump:
         return passed
 
     def _hold(self, run: Run, until: float) -> None:
-        lane = self.lanes[run.deliveries[0].queue]
+        lane = self.lanes[run.delivery.queue]
         wait = until - self.clock.monotonic()
         if wait > LONGEST_HOLD or lane.held >= MOST_HELD:
             if run.claim():
@@ -416,7 +418,7 @@ class Pump:
     def _start_due(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
             run = heapq.heappop(self._waiting)[2]
-            self.lanes[run.deliveries[0].queue].held -= 1
+            self.lanes[run.delivery.queue].held -= 1
             run.queued = now
             if not run.settled:
                 self._admit([run])

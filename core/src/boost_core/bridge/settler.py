@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from boost_core.bridge.verdict import RELEASED, dead_frame, next_frame, verdict_of
+from boost_core.bridge.verdict import ACK, RELEASED, dead_frame, next_frame, verdict_of
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate, Policy
 from boost_core.errors import BoostError, SettleError
@@ -33,7 +33,8 @@ class Settler:
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
-        self._box: SimpleQueue[tuple[Run, Any] | None] = SimpleQueue()
+        self._box: SimpleQueue[Sequence[tuple[Run, Any]] | None] = SimpleQueue()
+        self.report_all = self._box.put  # outcomes of a pool, one or many at once; any thread
         self._aside: list[tuple[float, int, float, list[Ended]]] = []
         self._sequence = 0
         self._replace = Capability.REPLACE in pump.spec.capabilities
@@ -43,7 +44,7 @@ class Settler:
 
     def report(self, run: Run, outcome: Any) -> None:
         """Take an outcome in. The first one of a run counts, later ones are dropped."""
-        self._box.put((run, outcome))
+        self._box.put(((run, outcome),))
 
     def stop(self) -> None:
         """Let the thread end once everything before this call is worked off."""
@@ -74,16 +75,16 @@ class Settler:
         return max(0.0, self._aside[0][0] - self._pump.clock.monotonic())
 
     def _collect(self, timeout: float | None) -> tuple[list[tuple[Run, Any]], bool]:
-        """Return up to BATCH outcomes: whatever is there once the first has come. Never waits for more."""
+        """Return about BATCH outcomes: whatever is there once the first has come. Never waits for more."""
         batch: list[tuple[Run, Any]] = []
-        get, append = self._box.get_nowait, batch.append
+        get = self._box.get_nowait
         try:
-            item = self._box.get(timeout=timeout) if timeout is None or timeout > 0 else get()
-            while item is not None:
-                append(item)
+            ended = self._box.get(timeout=timeout) if timeout is None or timeout > 0 else get()
+            while ended is not None:
+                batch.extend(ended)
                 if len(batch) >= BATCH:
                     return batch, True
-                item = get()
+                ended = get()
         except Empty:
             return batch, True
         return batch, False
@@ -107,7 +108,8 @@ class Settler:
         if outcome is RELEASED or outcome is STOPPING:
             undo_gates([run])
             return Ended(run, outcome, RELEASED, committed=True)
-        ended = Ended(run, outcome, verdict_of(outcome, run.message))
+        verdict = ACK if type(outcome) is Done else verdict_of(outcome, run.message)
+        ended = Ended(run, outcome, verdict)
         for policy in run.task.policies:
             policy.decide(ended)
         return ended
@@ -129,8 +131,8 @@ class Settler:
                 fenced = self._write(ready)
         except SettleError as error:
             unsettled = set(map(id, error.failed))
-            self._put_aside([end for end in ready if id(end.run.deliveries[0]) in unsettled], wait, error)
-            ready, fenced = [end for end in ready if id(end.run.deliveries[0]) not in unsettled], ()
+            self._put_aside([end for end in ready if id(end.run.delivery) in unsettled], wait, error)
+            ready, fenced = [end for end in ready if id(end.run.delivery) not in unsettled], ()
         except BoostError as error:
             self._put_aside(ready or ended, wait, error)
             return
@@ -175,10 +177,10 @@ class Settler:
     def _write(self, ready: Sequence[Ended]) -> Sequence[Delivery]:
         """Tell the broker: frames instead of deliveries where they go on, an ack where they are finished."""
         subscription = self._pump.subscription
-        acks = [end.run.deliveries[0] for end in ready if isinstance(end.verdict, Ack)]
+        acks = [end.run.delivery for end in ready if isinstance(end.verdict, Ack)]
         goes_on = [end for end in ready if isinstance(end.verdict, (Next, Dead))]
-        pairs = [(end.run.deliveries[0], self._frame(end)) for end in goes_on]
-        returned = [end.run.deliveries[0] for end in ready if end.verdict is RELEASED]
+        pairs = [(end.run.delivery, self._frame(end)) for end in goes_on]
+        returned = [end.run.delivery for end in ready if end.verdict is RELEASED]
         fenced: list[Delivery] = []
         if pairs and self._replace:
             fenced.extend(subscription.replace(pairs))
@@ -196,13 +198,13 @@ class Settler:
         if isinstance(end.verdict, Next):
             return next_frame(end, end.verdict, codec, tag)
         assert isinstance(end.verdict, Dead)  # noqa: S101 - for the type checker: Ack never comes here
-        queue = self._pump.dead_queue(end.run.deliveries[0].queue)
+        queue = self._pump.dead_queue(end.run.delivery.queue)
         return dead_frame(end, end.verdict, codec, tag, queue, self._pump.spec.limits.max_body)
 
     def _count(self, ready: Sequence[Ended], fenced: Sequence[Delivery]) -> None:
         lost = set(map(id, fenced))
         for end in ready:
-            if lost and id(end.run.deliveries[0]) in lost:
+            if lost and id(end.run.delivery) in lost:
                 self.counts["lost"] += 1
             elif type(end.outcome) is Done:
                 self.counts["done"] += 1
@@ -263,9 +265,8 @@ def undo_gates(runs: Iterable[Run]) -> None:
 def _by_policy(ended: Iterable[Ended]) -> dict[Policy, list[Ended]]:
     by_policy: dict[Policy, list[Ended]] = defaultdict(list)
     for end in ended:
-        for policy in end.run.task.policies:
-            if type(policy).commit is not Policy.commit:
-                by_policy[policy].append(end)
+        for policy in end.run.task.committing:
+            by_policy[policy].append(end)
     return by_policy
 
 

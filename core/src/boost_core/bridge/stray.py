@@ -21,6 +21,7 @@ class Stray:
     queue: str
     gates: ClassVar[tuple[()]] = ()
     policies: ClassVar[tuple[()]] = ()
+    committing: ClassVar[tuple[()]] = ()
     values: ClassVar[dict[str, Any]] = {}
     codec_name: ClassVar[str] = "json"
 
@@ -30,4 +31,4 @@ class Stray:
         if message is None:
             now = int(pump.clock.time() * 1_000_000)
             message = Message(v=ENVELOPE_VERSION, id=new_id(), task="?", at=now)
-        return Run(cls(outcome, message.task, delivery.queue), message, (delivery,), token, pump.clock, pump)
+        return Run(cls(outcome, message.task, delivery.queue), message, delivery, token, pump.clock, pump)

@@ -98,7 +98,7 @@ def next_frame(ended: Ended, verdict: Next, codec: Codec, tag: str) -> Frame:
         again.requeue += 1
     body = wrap_payload(tag, codec.encode_message(again))
     dedup_id = f"{again.id}:{again.attempt}:{again.requeue + again.parked}"
-    queue = ended.run.deliveries[0].queue
+    queue = ended.run.delivery.queue
     return Frame(again.id, queue, body, again.priority, verdict.delay, None, None, dedup_id)
 
 
@@ -110,18 +110,18 @@ def dead_frame(ended: Ended, verdict: Dead, codec: Codec, tag: str, dead_queue: 
     letter = DeadLetter(
         v=ENVELOPE_VERSION,
         id=run.message.id,
-        queue=run.deliveries[0].queue,
+        queue=run.delivery.queue,
         at=now,
         reason=verdict.reason,
         task=run.message.task if known else None,
         attempt=run.attempt if known else 0,
-        failures=_with_failure(ended, now) if known else [],
+        failures=_with_failure(ended, now) if known else (),
     )
     letter.error, letter.traceback = error_of(ended.outcome)
-    body = wrap_dead(tag, codec.encode_dead(letter), run.deliveries[0].body)
+    body = wrap_dead(tag, codec.encode_dead(letter), run.delivery.body)
     if len(body) > max_body:
-        letter.traceback, letter.failures = None, []
-        body = wrap_dead(tag, codec.encode_dead(letter), run.deliveries[0].body)
+        letter.traceback, letter.failures = None, ()
+        body = wrap_dead(tag, codec.encode_dead(letter), run.delivery.body)
     return Frame(letter.id, dead_queue, body, dedup_id=f"{letter.id}:dead")
 
 
@@ -139,11 +139,11 @@ def error_of(outcome: object) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _with_failure(ended: Ended, now: int) -> list[Failure]:
+def _with_failure(ended: Ended, now: int) -> tuple[Failure, ...]:
     outcome, message = ended.outcome, ended.run.message
     if isinstance(outcome, Failed):
         name, text = type(outcome.error).__qualname__, str(outcome.error)[:1024]
     else:
         name, text = type(outcome).__name__, (error_of(outcome)[0] or "")[:1024]
-    failures = [*message.failures, Failure(attempt=message.attempt, at=now, type=name, message=text)]
-    return failures if len(failures) <= KEPT_FAILURES else [failures[0], *failures[1 - KEPT_FAILURES :]]
+    failures = (*message.failures, Failure(attempt=message.attempt, at=now, type=name, message=text))
+    return failures if len(failures) <= KEPT_FAILURES else (failures[0], *failures[1 - KEPT_FAILURES :])

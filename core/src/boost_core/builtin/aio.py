@@ -69,7 +69,7 @@ class AsyncioPool(Pool):
     async def _job(self, run: Run) -> None:
         outcome = await self._run(run)
         self._ended(run)
-        self._report(run, outcome)
+        self._report(((run, outcome),))
 
     def _ended(self, run: Run) -> None:
         if self._tasks.pop(run, None) is not None:
@@ -87,7 +87,7 @@ class AsyncioPool(Pool):
     def _never_ran(self, run: Run) -> None:
         if run in self._tasks:
             self._ended(run)
-            self._report(run, run.cancel_reason or Cancelled())
+            self._report(((run, run.cancel_reason or Cancelled()),))
 
     # --- from other threads ------------------------------------------------------------------------
 

@@ -129,7 +129,8 @@ class Control:
 
     ``task`` is the compiled plan: ``task.name``, ``task.queue``, ``task.values`` (option name to value, the
     options of all controls among them), ``task.binder``, ``task.is_async``. Returning ``None``, or ``nxt`` unchanged,
-    means "this task doesn't use me", at no cost. Override ``around`` *or* the closure pair, not both.
+    means "this task doesn't use me", at no cost. ``wrap`` is asked twice: for plain messages, whose values are the task's,
+    and with ``task.overridden`` for those with options of their own, to be read by ``run.setting(name)``. Override ``around`` *or* the closure pair, not both.
     """
 
     def __init__(self, context: ControlContext) -> None:

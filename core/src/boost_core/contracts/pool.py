@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from boost_core.contracts.specs import World
 from boost_core.types import Outcome, Run, RunnerCall
 
-Report = Callable[[Run, Outcome], None]
-"""Thread-safe; the first outcome of a run wins, later ones are counted and dropped."""
+Report = Callable[[Sequence[tuple[Run, Outcome]]], None]
+"""Takes outcomes, one or many at once, all of runs of one ``submit``. Thread-safe; the first outcome of a run wins,
+later ones are counted and dropped."""
 
 
 class CancelAnswer(enum.Enum):

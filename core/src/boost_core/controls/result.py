@@ -68,6 +68,8 @@ class ResultControl(Control):
         return self._policy
 
     def wrap(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        if not task.overridden and not task.values["results"]:
+            return nxt
         encode = task.binder.encode_value
 
         def call(run: Run) -> Outcome:
@@ -79,6 +81,8 @@ class ResultControl(Control):
         return call
 
     def wrap_async(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        if not task.overridden and not task.values["results"]:
+            return nxt
         encode = task.binder.encode_value
 
         async def call(run: Run) -> Outcome:

@@ -12,7 +12,7 @@ from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Control, ControlContext, Policy
 from boost_core.errors import BoostError
 from boost_core.options import duration, option
-from boost_core.types import Dead, Ended, Failed, Killed, Next, Retry, TimedOut
+from boost_core.types import Dead, Done, Ended, Failed, Killed, Next, Retry, TimedOut
 
 
 def _exceptions(value: Any) -> tuple[type[BaseException], ...]:
@@ -81,6 +81,8 @@ class RetryControl(Control):
 class _RetryPolicy(Policy):
     def decide(self, ended: Ended) -> None:
         outcome = ended.outcome
+        if type(outcome) is Done:
+            return
         if isinstance(outcome, Retry):
             self._again(ended, outcome.delay)
         elif isinstance(outcome, (TimedOut, Killed)) or (isinstance(outcome, Failed) and self._retried(ended, outcome)):

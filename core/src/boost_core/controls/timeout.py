@@ -35,7 +35,9 @@ class TimeoutControl(Control):
     A thread is never killed: Python can't do that without breaking what it holds.
     """
 
-    def wrap(self, task: Any, nxt: RunnerCall) -> RunnerCall:  # noqa: ARG002 - a message may bring its own time-out
+    def wrap(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        if not task.overridden and task.values["timeout"] is None:
+            return nxt
         watch, forget = self.context.deadlines.watch, self.context.deadlines.forget
 
         def call(run: Run) -> Outcome:
@@ -50,7 +52,9 @@ class TimeoutControl(Control):
 
         return call
 
-    def wrap_async(self, task: Any, nxt: RunnerCall) -> RunnerCall:  # noqa: ARG002 - as above
+    def wrap_async(self, task: Any, nxt: RunnerCall) -> RunnerCall:
+        if not task.overridden and task.values["timeout"] is None:
+            return nxt
         watch, forget = self.context.deadlines.watch, self.context.deadlines.forget
 
         async def call(run: Run) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -18,6 +18,9 @@ from boost_core.plan.stages import ordered
 from boost_core.types import Done, Failed, Outcome, Run, RunnerCall, Steer
 
 
+DONE: Final = Done()
+
+
 @attrs.define(eq=False, kw_only=True)
 class Layer:
     """One control of a task's chain: its spec, the object, and the distribution it comes from."""
@@ -29,7 +32,11 @@ class Layer:
 
 @attrs.define(eq=False, kw_only=True)
 class TaskPlan:
-    """Everything about one task, resolved: what the publisher, the pump and the pool need."""
+    """Everything about one task, resolved: what the publisher, the pump and the pool need.
+
+    ``call`` is compiled for messages without options of their own, so that a control that the task doesn't use
+    costs nothing; ``call_own`` for the others: while it is compiled, ``overridden`` is True.
+    """
 
     name: str
     queue: str
@@ -51,7 +58,10 @@ class TaskPlan:
     stampers: tuple[Callable[..., None], ...] = ()
     gates: tuple[Gate, ...] = ()
     policies: tuple[Policy, ...] = ()
+    committing: tuple[Policy, ...] = ()
     call: RunnerCall | None = None
+    call_own: RunnerCall | None = None
+    overridden: bool = False
 
 
 def add_runner(plan: TaskPlan) -> None:
@@ -64,7 +74,13 @@ def add_runner(plan: TaskPlan) -> None:
 
     plan.gates = tuple(gate for layer in chosen("gate") if (gate := layer.control.gate(plan)) is not None)
     plan.policies = tuple(policy for layer in chosen("policy") if (policy := layer.control.policy(plan)) is not None)
+    plan.policies, plan.committing = (
+        tuple(policy for policy in plan.policies if type(policy).decide is not Policy.decide),
+        tuple(policy for policy in plan.policies if type(policy).commit is not Policy.commit),
+    )
     plan.call = _runner(plan, chosen("wrap"))
+    plan.overridden = True
+    plan.call_own = _runner(plan, chosen("wrap"))
 
 
 def wraps(plan: TaskPlan) -> list[str]:
@@ -105,14 +121,14 @@ def _wrapped(plan: TaskPlan, layer: Layer, nxt: RunnerCall) -> RunnerCall:
             raise ControlMismatch(problem, "Use another pool, or write the control as a generator: around(call).")
     else:
         call = control.wrap(plan, nxt)
-    if call is nxt:
-        return nxt
+    if call is nxt or type(control).__module__.startswith("boost_core."):
+        return call
     return (guarded_async if coroutine else guarded)(name, layer.distribution, call)
 
 
 def dispatch(run: Run) -> Any:
     """Run a run's own compiled call: what pools are opened with."""
-    return run.task.call(run)
+    return run.task.call_own(run) if run.message.options else run.task.call(run)
 
 
 # --- layers of core itself ----------------------------------------------------------------------------
@@ -133,7 +149,8 @@ def _function(plan: TaskPlan) -> RunnerCall:
         except DecodeError as error:
             return Failed(error, final=True)
         try:
-            return Done(function(*args, **kwargs))
+            value = function(*args, **kwargs)
+            return DONE if value is None else Done(value)
         except Steer as steer:
             return steer  # type: ignore[return-value]
         except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker
@@ -151,7 +168,8 @@ def _coroutine_function(plan: TaskPlan) -> RunnerCall:
         except DecodeError as error:
             return Failed(error, final=True)
         try:
-            return Done(await function(*args, **kwargs))
+            value = await function(*args, **kwargs)
+            return DONE if value is None else Done(value)
         except Steer as steer:
             return steer  # type: ignore[return-value]
         except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker

@@ -54,8 +54,8 @@ from boost_core.errors import (
     TaskConflict,
     UnsupportedCapability,
 )
-from boost_core.registry.hookspecs import hookimpl
 from boost_core.options import Secret, duration, mask_url, option
+from boost_core.registry.hookspecs import hookimpl
 from boost_core.types import (
     Ack,
     Cancelled,
@@ -92,6 +92,9 @@ from boost_core.types import (
 
 __all__ = [
     "API",
+    "PROCEED",
+    "RELEASE",
+    "START",
     "Ack",
     "Admission",
     "Around",
@@ -138,7 +141,6 @@ __all__ = [
     "Next",
     "NoOptions",
     "Outcome",
-    "PROCEED",
     "Policy",
     "PolicyStage",
     "Pool",
@@ -148,7 +150,6 @@ __all__ = [
     "QueueGone",
     "QueueKind",
     "QueueSpec",
-    "RELEASE",
     "RateLimited",
     "Reject",
     "Release",
@@ -157,7 +158,6 @@ __all__ = [
     "Retry",
     "Run",
     "RunnerCall",
-    "START",
     "Secret",
     "SettleError",
     "Sleep",

@@ -20,6 +20,7 @@ from boost_core.contracts.pool import Pool
 from boost_core.errors import BadOption, BoostError
 from boost_core.options import convert_option, duration
 from boost_core.plan.compile import TaskPlan, add_runner, dispatch
+from boost_core.types import Outcome, Run
 
 if TYPE_CHECKING:
     from boost_core.app.app import App
@@ -294,8 +295,8 @@ class Worker:
         await asyncio.to_thread(self.stop)
 
 
-def _report(run: Any, outcome: Any) -> None:
-    run.host.report(run, outcome)
+def _report(ended: Sequence[tuple[Run, Outcome]]) -> None:
+    ended[0][0].host.settler.report_all(ended)
 
 
 def _broker_key(plan: TaskPlan) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from boost_core.app.app import App
-from boost_core.bridge.envelope import open_body, open_dead
+from boost_core.bridge.envelope import Opener, open_dead
 from boost_core.cli.broker import opened_broker
 from boost_core.cli.output import output_option, show_facts, show_rows
 from boost_core.contracts.codec import Codec
@@ -95,7 +95,7 @@ def _facts(letter: DeadLetter) -> dict[str, Any]:
 
 def _arguments(letter: DeadLetter) -> str:
     try:
-        message = open_body(letter.body, App("command").services.codec)
+        message = Opener(App("command").services.codec).open(letter.body)
     except DecodeError as error:
         return f"unreadable ({error}): {letter.body[:200]!r}"
     return f"{bytes(message.args).decode(errors='replace')} {bytes(message.kwargs).decode(errors='replace')}"

@@ -1,0 +1,26 @@
+"""What ``import boost_core`` costs beside a few modules of the standard library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from bench.measure import Figure, spread, seconds
+
+RUNS = 15
+
+
+def figures() -> list[Figure]:
+    """Return the import figure: the time beyond starting Python, over that of the standard modules."""
+    values = []
+    for _ in range(RUNS):
+        bare = seconds(lambda: _python("pass"))
+        ours = seconds(lambda: _python("import boost_core")) - bare
+        theirs = seconds(lambda: _python("import json, logging, dataclasses")) - bare
+        values.append(ours / theirs)
+    middle, low, high = spread(values)
+    return [Figure("import boost_core / json, logging, dataclasses", middle, low, high, "x", "<= 3", middle <= 3)]  # noqa: PLR2004
+
+
+def _python(text: str) -> None:
+    subprocess.run([sys.executable, "-c", text], check=True)

@@ -1,0 +1,129 @@
+"""The embedded queue beside bare sqlite3 loops of the same durability: WAL, synchronous=NORMAL."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Figure, ratio
+from boost_core import App
+
+SINGLES = 2000
+BATCHED = 20_000
+BATCH = 100
+BODY = b'json\n{"v":1,"id":"0123456789abcdef0123456789abcdef","task":"noop","at":1790000000000000,"args":[12345]}'
+
+
+class Bare:
+    """The smallest queue that sqlite3 allows: one table, one index of what is unclaimed, no locks but SQLite's own."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            self._connection.execute(f"PRAGMA {pragma}").fetchall()
+        self._connection.execute("CREATE TABLE q (id INTEGER PRIMARY KEY, body BLOB NOT NULL, owner INTEGER)")
+        self._connection.execute("CREATE INDEX waiting ON q (id) WHERE owner IS NULL")
+
+    def insert_one_by_one(self, count: int) -> None:
+        """Insert, a transaction each."""
+        for _ in range(count):
+            self._connection.execute("INSERT INTO q (body) VALUES (?)", (BODY,))
+
+    def insert_batches(self, count: int) -> None:
+        """Insert 1,000 a transaction, as push_many does."""
+        for _ in range(count // 1000):
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT INTO q (body) VALUES (?)", [(BODY,)] * 1000)
+            self._connection.execute("COMMIT")
+
+    def drain(self) -> None:
+        """Claim 100, ack 100, until nothing is left; two transactions a hundred."""
+        while True:
+            self._connection.execute("BEGIN IMMEDIATE")
+            rows = self._connection.execute(
+                "UPDATE q SET owner = 1 WHERE id IN (SELECT id FROM q WHERE owner IS NULL ORDER BY id LIMIT ?)"
+                " RETURNING id, body",
+                (BATCH,),
+            ).fetchall()
+            self._connection.execute("COMMIT")
+            if not rows:
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("DELETE FROM q WHERE id = ? AND owner = 1", [(row[0],) for row in rows])
+            self._connection.execute("COMMIT")
+
+
+class Ours:
+    """The same through boost: arguments checked and encoded, priorities, delays, leases, and acks after the run."""
+
+    def __init__(self, path: Path) -> None:
+        os.environ["BOOST_SQLITE_PATH"] = str(path)
+        self.app = App("bench", broker="sqlite")
+        self.task: Any = self.app.boost("noop", concurrency=8)(_noop)
+        self.task.push(0)  # opens everything
+        self.task.clear()
+
+    def push_one_by_one(self, count: int) -> None:
+        """Push, each stored before the next."""
+        push = self.task.push
+        for number in range(count):
+            push(number)
+
+    def push_batches(self, count: int) -> None:
+        """Push in batches."""
+        call = self.task.call
+        self.task.push_many(call(number) for number in range(count))
+
+    def drain(self, count: int) -> None:
+        """Run what waits, on one worker in this process, up to the last ack."""
+        with self.app.worker() as worker:
+            while worker.counts["done"] < count:
+                time.sleep(0.001)
+
+
+def _noop(number: int) -> None: ...
+
+
+def figures() -> list[Figure]:
+    """Return the SQLite figures."""
+    with tempfile.TemporaryDirectory(prefix="boost-bench-") as folder:
+        ours, bare = Ours(Path(folder, "queue.db")), Bare(Path(folder, "bare.db"))
+        try:
+            return [
+                _pushing("sqlite push / single insert", ours, ours.push_one_by_one, bare.insert_one_by_one, SINGLES, 0.7),
+                _pushing("sqlite push_many / batched insert", ours, ours.push_batches, bare.insert_batches, BATCHED, 0.5),
+                _draining(ours, bare),
+            ]
+        finally:
+            ours.app.close()
+
+
+def _pushing(
+    name: str, ours: Ours, push: Callable[[int], None], insert: Callable[[int], None], count: int, goal: float
+) -> Figure:
+    figure = ratio(
+        name, lambda: push(count), lambda: insert(count), pairs=9, at_least=goal, note="survives kill -9 of anything"
+    )
+    ours.task.clear()
+    return figure
+
+
+def _draining(ours: Ours, bare: Bare) -> Figure:
+    """Refill both before each pair; only the draining is timed."""
+    from bench.measure import seconds, spread
+
+    bare.drain()
+    values = []
+    for _ in range(7):
+        ours.push_batches(BATCHED)
+        bare.insert_batches(BATCHED)
+        mine = seconds(lambda: ours.drain(BATCHED))
+        values.append(seconds(bare.drain) / mine)
+    middle, low, high = spread(values)
+    note = "ack after the run, 8 threads; the bare loop runs nothing"
+    return Figure("sqlite drain / bare claim + ack of 100", middle, low, high, "x", ">= 0.5", middle >= 0.5, note)  # noqa: PLR2004

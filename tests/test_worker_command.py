@@ -1,0 +1,321 @@
+"""``boost worker`` and the other commands, as real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import NOTING, Project, eventually
+
+HELLO = (
+    NOTING
+    + """
+@boost("hello", results=True)
+def hello(name):
+    note(name)
+    return f"hello {name}"
+"""
+)
+
+
+@pytest.mark.parametrize("name", ["tasks.py", "my tasks.py", "my-tasks.py", "任务.py", "json.py", "deep down/2 tasks.py"])
+def test_a_worker_takes_a_file_of_any_name_in_any_folder(project: Project, name: str) -> None:
+    """A task file's name may hold blanks, hyphens, Chinese, or be that of a standard module."""
+    path = project.write(name, HELLO)
+
+    pushed = project.boost("call", path, "hello", "boost")
+    worked = project.boost("worker", path, "--burst")
+
+    assert pushed.returncode == 0, pushed.stderr
+    assert worked.returncode == 0, worked.stderr
+    assert project.notes() == ["boost"]
+
+
+def test_a_target_may_be_a_module_an_app_in_it_or_a_file_of_a_package(project: Project) -> None:
+    """Modules, module:attribute and files inside packages (relative imports work) are targets."""
+    project.write("pack/__init__.py", "")
+    project.write("pack/words.py", "WORD = 'relative'")
+    text = NOTING.replace("import boost, current", "import App")
+    project.write(
+        "pack/jobs.py",
+        text + "from .words import WORD\napp = App('own')\n@app.boost('say')\ndef say():\n    note(WORD)\n",
+    )
+
+    for target in ("pack.jobs", "pack.jobs:app", "pack/jobs.py"):
+        assert project.boost("call", target, "say").returncode == 0
+        worked = project.boost("worker", target, "--burst")
+        assert worked.returncode == 0, worked.stderr
+
+    assert project.notes() == ["relative"] * 3
+
+
+def test_a_file_that_doesnt_import_shows_the_users_line(project: Project) -> None:
+    """Exit code 3, the user's own line, and none of ours."""
+    path = project.write("broken.py", "from boost_core import boost\nvalue = 1 / 0\n")
+
+    done = project.boost("worker", path)
+
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"TargetError: target '{path}': it doesn't import:")
+    assert 'broken.py", line 2' in done.stderr
+    assert "value = 1 / 0" in done.stderr
+    assert "ZeroDivisionError: division by zero" in done.stderr
+    assert "boost_core" not in done.stderr.replace("from boost_core import", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nowhere.py", "there is no file 'nowhere.py'"),
+        ("nowhere_at_all", "there is no module 'nowhere_at_all' here or installed"),
+        ("empty.py", "declares no task; decorate a function with @boost()"),
+        ("empty.py:thing", "'thing' in it is NoneType, not an App"),
+    ],
+)
+def test_a_target_that_names_nothing_says_so(project: Project, target: str, text: str) -> None:
+    """Exit code 3 and one clear line."""
+    project.write("empty.py", "")
+
+    done = project.boost("worker", target)
+
+    assert (done.returncode, done.stderr) == (3, f"TargetError: target '{target}': {text}\n")
+
+
+def test_sigterm_drains(project: Project) -> None:
+    """Running jobs end and are recorded, waiting ones stay on the queue, and the exit code is 0."""
+    path = project.write(
+        "slow.py", NOTING + "@boost('slow', concurrency=2)\ndef slow(n):\n    note(n)\n    time.sleep(0.3)\n    note('end')\n"
+    )
+    project.python("import sys; sys.path.insert(0, '.'); import slow; slow.slow.push_many((n,) for n in range(6))")
+    worker = project.worker(path)
+    eventually(lambda: len(project.notes()) >= 2)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(20) == 0, project.log(worker)
+    started = [note for note in project.notes() if note != "end"]
+    assert project.notes().count("end") == len(started)
+    rows = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+    assert (rows[0]["ready"], rows[0]["running"]) == (6 - len(started), 0)
+
+
+STUBBORN = (
+    NOTING
+    + """
+@boost("stubborn")
+def stubborn():
+    note("started")
+    time.sleep(60)
+"""
+)
+
+
+def test_a_drain_that_takes_too_long_hands_back_and_says_so(project: Project) -> None:
+    """After the drain time-out the job's message is back on the queue, uncounted, and the exit code is 75."""
+    path = project.write("stubborn.py", STUBBORN)
+    project.boost("call", path, "stubborn")
+    worker = project.worker(path, "--drain-timeout", "0.1s")
+    eventually(project.notes)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(30) == 75, project.log(worker)
+    rows = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+    assert (rows[0]["ready"], rows[0]["running"]) == (1, 0)
+
+
+def test_ctrl_c_twice_stops_now(project: Project) -> None:
+    """The first Ctrl-C drains and says how to stop; the second one hands back and exits with 130."""
+    path = project.write("stubborn.py", STUBBORN)
+    project.boost("call", path, "stubborn")
+    worker = project.worker(path)
+    eventually(project.notes)
+
+    worker.send_signal(signal.SIGINT)
+    eventually(lambda: "Ctrl-C again to stop now" in project.log(worker))
+    worker.send_signal(signal.SIGINT)
+
+    assert worker.wait(30) == 130, project.log(worker)
+    rows = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+    assert (rows[0]["ready"], rows[0]["running"]) == (1, 0)
+
+
+def test_a_third_ctrl_c_leaves_at_once_and_loses_nothing(project: Project) -> None:
+    """Whoever has no patience at all gets out; the queue's next worker finds the message."""
+    path = project.write("stubborn.py", STUBBORN.replace("time.sleep(60)", "time.sleep(60 if not os.path.exists('go') else 0)"))
+    project.boost("call", path, "stubborn")
+    worker = project.worker(path)
+    eventually(project.notes)
+
+    for count in (1, 2, 3):
+        worker.send_signal(signal.SIGINT)
+        if count < 3:
+            text = ("again to stop now", "asked to end")[count - 1]
+            eventually(lambda wanted=text: wanted in project.log(worker))
+    assert worker.wait(30) == 130
+    project.write("go", "")
+    assert project.boost("worker", path, "--burst").returncode == 0
+
+    assert project.notes() == ["started", "started"]
+
+
+def test_queues_can_be_chosen(project: Project) -> None:
+    """-q limits a worker to some queues; an unknown one is an error that lists those there are."""
+    path = project.write(
+        "two.py", NOTING + "@boost('a')\ndef a():\n    note('a')\n@boost('b')\ndef b():\n    note('b')\n"
+    )
+    project.boost("call", path, "a")
+    project.boost("call", path, "b")
+
+    assert project.boost("worker", path, "--burst", "-q", "b").returncode == 0
+    wrong = project.boost("worker", path, "--burst", "-q", "c")
+
+    assert project.notes() == ["b"]
+    assert wrong.returncode == 5
+    assert wrong.stderr == "BadOption: no task of this target uses the queue 'c'.\n  Its queues: a, b\n"
+
+
+def test_the_first_line_says_where_the_queue_is(project: Project) -> None:
+    """A worker's first line names broker, file, queues and pool."""
+    path = project.write("tasks.py", HELLO)
+
+    done = project.boost("worker", path, "--burst", "--concurrency", "3")
+
+    first = done.stderr.splitlines()[0]
+    assert f"broker sqlite ({project.environ['BOOST_SQLITE_PATH']})" in first
+    assert "queues hello" in first
+    assert "threads x 3" in first
+
+
+def test_call_waits_for_the_result(project: Project) -> None:
+    """boost call --wait prints the result as JSON; arguments are JSON, else text."""
+    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [a, k]\n")
+    project.worker(path)
+
+    done = project.boost("call", path, "echo", "1", "two", "[3]", "--kw", '{"four": 4}', "--wait", "20s")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[1, "two", [3]], {"four": 4}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("echo2",), 5, "TaskUnknown: no task named 'echo2' is declared. Did you mean 'echo'?\n"),
+        (("echo", "--kw", "[1]"), 5, "BadOption: --kw '[1]' is no JSON object.\n"),
+        (("echo", "--wait", "soon"), 2, "'soon' is no duration"),
+        (("echo", "--delay", "-1"), 5, "can't be used: '-1' is no duration"),
+    ],
+)
+def test_a_bad_call_is_told_what_is_wrong(project: Project, arguments: tuple[str, ...], code: int, text: str) -> None:
+    """Unknown tasks and unusable options end with a clear text and the right exit code, and push nothing."""
+    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo')\ndef echo(*a): ...\n")
+
+    done = project.boost("call", path, *arguments)
+
+    assert done.returncode == code
+    assert text in done.stderr
+    assert json.loads(project.boost("queue", "list", path, "-o", "json").stdout)[0]["ready"] == 0
+
+
+def test_dead_letters_are_listed_and_shown(project: Project) -> None:
+    """boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
+    path = project.write(
+        "bad.py", "from boost_core import boost\n@boost('bad', retries=1)\ndef bad(n):\n    raise ValueError(f'no {n}')\n"
+    )
+    job_id = project.boost("call", path, "bad", "7").stdout.strip()
+    project.boost("worker", path, "--burst")
+
+    (row,) = json.loads(project.boost("dead", "list", "-o", "json").stdout)
+    shown = project.boost("dead", "show", job_id[:8]).stdout
+    missing = project.boost("dead", "show", "nothing-like-it")
+
+    assert (row["id"], row["task"], row["reason"], row["attempt"]) == (job_id, "bad", "failed", 2)
+    assert row["error"] == "ValueError: no 7"
+    for text in ("attempt 1", "attempt 2", "[7]", "bad.py", "ValueError: no 7"):
+        assert text in shown
+    assert missing.returncode == 1
+    assert "no dead letter has an id that starts with 'nothing-like-it'" in missing.stderr
+
+
+def test_explain_shows_the_whole_chain(project: Project) -> None:
+    """boost explain names broker, pool, each option's origin, and each control with its package."""
+    path = project.write("tasks.py", HELLO)
+
+    text = project.boost("explain", path, "hello").stdout
+
+    for part in (
+        "broker   sqlite   (boost-broker-sqlite",
+        "pool     threads   (boost-core",
+        "EXPIRE expiry (boost-control-expiry)",
+        "TIMEOUT timeout (boost-core) > CONTEXT result (boost-core) > hello",
+        "RETRY retry (boost-core) > RESULT result (boost-core)",
+        f"@boost at {path}:",
+    ):
+        assert part in text
+
+
+def test_plugins_lists_everything_found(project: Project) -> None:
+    """boost plugins names kind, distribution, version, api and status of each."""
+    rows = json.loads(project.boost("plugins", "-o", "json").stdout)
+
+    found = {(row["kind"], row["name"]): row for row in rows}
+    assert found["broker", "sqlite"]["distribution"] == "boost-broker-sqlite"
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {("pool", "threads"), ("store", "sqlite"), ("codec", "json"), ("control", "expiry")} <= set(found)
+
+
+def test_a_queue_of_any_name_works(project: Project) -> None:
+    """Slashes, blanks inside and Chinese are fine in a queue's name."""
+    names = ["a/b", "订单 处理", "x" * 180]
+    text = NOTING + "".join(f"@boost({name!r})\ndef t{n}():\n    note({n})\n" for n, name in enumerate(names))
+    path = project.write("names.py", text)
+
+    for name in names:
+        assert project.boost("call", path, name).returncode == 0
+    assert project.boost("worker", path, "--burst").returncode == 0
+
+    assert sorted(project.notes()) == ["0", "1", "2"]
+
+
+def test_a_queue_name_that_is_too_long_is_refused(project: Project) -> None:
+    """300 characters are too many; the error counts them."""
+    path = project.write("long.py", f"from boost_core import boost\n@boost({'x' * 300!r})\ndef f(): ...\n")
+
+    done = project.boost("worker", path)
+
+    assert done.returncode == 3
+    assert f"BadName: task name '{'x' * 57}...' is 300 characters long; at most 180 are allowed." in done.stderr
+
+
+def test_two_scripts_with_a_run_each_dont_take_each_others_jobs(project: Project) -> None:
+    """Where neither name nor queue was given, a queue belongs to the file that declared it first."""
+    first = project.write("one.py", NOTING + "@boost()\ndef run():\n    note('one')\n")
+    second = project.write("two.py", NOTING + "@boost()\ndef run():\n    note('two')\n")
+    assert project.boost("call", first, "run").returncode == 0
+
+    refused = project.boost("worker", second, "--burst")
+
+    assert refused.returncode == 5
+    assert "TaskConflict: two functions claim the queue 'run'" in refused.stderr
+    assert str(first) in refused.stderr
+    assert str(second) in refused.stderr
+    assert project.boost("worker", first, "--burst").returncode == 0
+    assert project.notes() == ["one"]
+
+
+def test_a_read_only_database_is_a_clear_error(project: Project) -> None:
+    """Exit code 4 and a text that names the file and the remedy."""
+    path = project.write("tasks.py", HELLO)
+    assert project.boost("call", path, "hello", "x").returncode == 0
+    database = Path(project.environ["BOOST_SQLITE_PATH"])
+    project.environ["BOOST_SQLITE_PATH"] = "/proc/boost/queue.db"
+
+    done = project.boost("worker", path, "--burst")
+
+    assert database.exists()
+    assert done.returncode == 4
+    assert "BrokerUnavailable: broker 'sqlite': " in done.stderr
+    assert "/proc/boost" in done.stderr
