@@ -28,6 +28,7 @@ SEATS: Final = 1024
 """How many may wait at one folder at the same time."""
 
 _MARK: Final = b"\x01"
+_LONGEST_WAIT: Final = 3600.0  # poll takes milliseconds in a C int
 
 
 class Bell:
@@ -109,8 +110,8 @@ class Seat:
         self._marks[self._number] = 0
 
     def wait(self, seconds: float) -> bool:
-        """Return True when rung or woken, which may have happened before the call; False after ``seconds``."""
-        if self._reader < 0 or not self._poll.poll(max(0.0, seconds * 1000)):
+        """Return True when rung or woken, which may have happened before the call; False after ``seconds``, an hour at most."""
+        if self._reader < 0 or not self._poll.poll(min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
             return False
         self._empty()
         return True
