@@ -270,6 +270,7 @@ class TestAnnotated:
             (list[Any], [1, (2,)], "value[1] is of type tuple, but would come back as list"),
             (tuple, ([1], (2,)), "value[1] is of type tuple, but would come back as list"),
             (dict, {1: 2}, "value has keys that would come back changed or not at all"),
+            (dict[float, int], {1: 2}, "value has keys that would come back changed or not at all"),
             (dict[str, int], {"a": "b"}, "value doesn't fit its annotation: Expected `int`, got `str` at `value[...]`"),
             (Choice, {"other": 1}, "value has keys that would come back changed or not at all"),
             (Photo, Photo("a"), "value.path is of type str, but would come back as PosixPath"),  # type: ignore[arg-type]
@@ -431,7 +432,9 @@ class TestSignature:
             ((), {}, "missing a required argument: 'path'"),
             (("a",), {}, "missing a required argument: 'width'"),
             (("a", 1, 2), {}, "too many positional arguments"),
+            ((), {"path": "a"}, "missing a required argument: 'width'"),
             (("a",), {"path": "b"}, "multiple values for argument 'path'"),
+            (("a", 1), {"path": "b"}, "multiple values for argument 'path'"),
             (("a", 1), {"height": 1}, "got an unexpected keyword argument 'height'"),
         ],
     )
@@ -630,7 +633,7 @@ FULL = Message(
     parent="p",
     trace={"traceparent": "00-1"},
     options={"timeout": 3.5},
-    failures=[Failure(attempt=1, at=4, type="ValueError", message="no")],
+    failures=(Failure(attempt=1, at=4, type="ValueError", message="no"),),
 )
 
 
@@ -785,7 +788,7 @@ messages = st.builds(
     options=st.dictionaries(st.text(), plain_values, max_size=3),
     failures=st.lists(
         st.builds(Failure, attempt=small_ints, at=small_ints, type=st.text(), message=st.text()), max_size=2
-    ),
+    ).map(tuple),
 )
 
 

@@ -88,7 +88,7 @@ def blocked(
     pool: ThreadPoolExecutor, sub: MemorySubscription, want: dict[str, int] | None = None
 ) -> Future[Sequence[Delivery]]:
     """Return the future of a fetch that has begun to wait."""
-    future = pool.submit(sub.fetch, want or {"a": 10}, PATIENCE)
+    future = pool.submit(sub.fetch, want or {"a": 10}, PATIENCE * 2)  # its own timeout must not pass for a wake-up
     until(lambda: bool(sub.waits_for))
     return future
 
@@ -404,6 +404,18 @@ class TestDelayAndTtl:
             clock.advance(1)
 
         assert broker._queues["a"].ready <= 2 * 1024
+
+    def test_sweeping_loses_nothing_of_the_batch_that_causes_it(
+        self, clock: FakeClock, broker: MemoryBroker, sub: MemorySubscription
+    ) -> None:
+        """Expired messages are removed in the middle of a publish without harm to the batch."""
+        put(broker, *map(str, range(1000)), ttl=1.0)
+        clock.advance(1)
+        frames = [Frame(str(n), "a", str(n).encode(), ttl=None if n % 2 else 1.0) for n in range(3000)]
+
+        broker.publish(frames, 1.0)
+
+        assert [delivery.body for delivery in get(sub, 9999)] == [frame.body for frame in frames]
 
 
 class TestSettling:

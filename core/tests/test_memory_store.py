@@ -43,7 +43,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def blocked(pool: ThreadPoolExecutor, store: MemoryStore, *keys: str) -> Future[Mapping[str, bytes]]:
     """Return the future of a wait that has begun."""
-    future = pool.submit(store.wait, keys, PATIENCE)
+    future = pool.submit(store.wait, keys, PATIENCE * 2)  # its own timeout must not pass for a wake-up
     deadline = time.monotonic() + PATIENCE
     while not store._awaited:
         assert time.monotonic() < deadline, "the wait never began"
