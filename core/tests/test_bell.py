@@ -124,6 +124,7 @@ def test_seat_of_dead_process_is_free(bell):
     assert not seat.wait(0)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of a test run don't touch what is tested
 def test_fork_leaves_seat_with_parent(bell):
     """After a forked child let go of it, the seat ends with the parent's close."""
     seat = bell.seat()

@@ -333,6 +333,7 @@ def test_closed_file(file):
     assert rows(file) == [1]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of a test run don't touch what is tested
 def test_fork_inherits_no_connection(file):
     """A forked child has none of the parent's locks; both go on, and the child opens the file anew."""
     insert(file, 1)
@@ -355,6 +356,7 @@ def test_fork_inherits_no_connection(file):
     assert rows(file) == [1, 2, 3, 4]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of a test run don't touch what is tested
 def test_fork_beside_writing_threads(file):
     """Forks in the middle of other threads' writes harm neither side."""
     stop = threading.Event()

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from boost_core.plugin import (
     UnsupportedCapability,
 )
 from boost_core.plugin import sqlitefile
+from boost_core.plugin.sqlitefile import SqliteFile
 
 
 class HandClock:
@@ -423,11 +425,23 @@ class TestSettle:
 class TestWaking:
     """A blocked fetch returns as soon as there is a reason."""
 
-    def start(self, subscription, timeout=30):
-        """Fetch in a thread; return it and the list that gets the result."""
+    @pytest.fixture
+    def broker(self, tmp_path, clock, monkeypatch):
+        """A broker whose subscriptions never look by themselves."""
+        monkeypatch.setattr("boost_broker_sqlite.subscription.SWEEP_SECONDS", 1e9)
+        broker = build_broker(tmp_path / "w.db", clock, lease=1e9)
+        yield broker
+        broker.close()
+
+    def start(self, subscription):
+        """Fetch in a thread, and return once it blocks: the thread, and the list that gets the result."""
         got = []
-        thread = threading.Thread(target=lambda: got.append(fetch(subscription, timeout=timeout)))
+        thread = threading.Thread(target=lambda: got.append(fetch(subscription, timeout=60)))
         thread.start()
+        deadline = time.monotonic() + 10
+        while not subscription._seat._marks[subscription._seat._number]:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         return thread, got
 
     def test_publish_wakes(self, broker, subscription):
@@ -464,21 +478,21 @@ class TestWaking:
     def test_close_ends_fetch(self, broker):
         """``close`` from another thread ends a blocked fetch."""
         subscription = subscribe(broker, "q")
-        thread, _ = self.start(subscription)
+        thread, got = self.start(subscription)
         subscription.close()
         thread.join(10)
 
-        assert not thread.is_alive()
+        assert got == [[]]
 
     def test_fetch_in_time(self, subscription):
         """With nothing there a fetch returns an empty list after its time."""
         assert fetch(subscription, timeout=0.01) == []
 
-    def test_moved_clock_wakes(self, tmp_path, clock):
+    def test_moved_clock_wakes(self, broker, tmp_path, clock):
         """A clock that tells when it is moved makes a blocked fetch look again."""
         moved = []
         clock.subscribe = moved.append
-        broker = build_broker(tmp_path / "q.db", clock)
+        broker = build_broker(tmp_path / "m.db", clock, lease=1e9)
         subscription = subscribe(broker, "q")
         push(broker, 1, delay=1000)
         thread, got = self.start(subscription)
@@ -562,6 +576,26 @@ class TestLeases:
 
         assert subscription.ack(held) == [held[1]]
         assert broker.depth("q").running == 1
+
+    def test_renewal_during_a_sweep_counts(self, broker, subscription, clock, monkeypatch):
+        """A worker that renews its lease between a sweeper's look and its transaction keeps everything."""
+        push(broker, 1)
+        held = fetch(subscription)
+        clock.now += 11
+        other = subscribe(broker, "q")
+        write, renewed = SqliteFile.write, []
+
+        def late_write(*given):
+            if not renewed:
+                renewed.append(True)
+                assert subscription.extend(held) == []
+            return write(*given)
+
+        monkeypatch.setattr(SqliteFile, "write", late_write)
+
+        assert fetch(other) == []
+        assert subscription.ack(held) == []
+        other.close()
 
     def test_deaths_add_up(self, broker, clock):
         """Each death of an owner counts; a replaced message starts without any."""

@@ -218,6 +218,7 @@ def test_stopped_worker_is_fenced(path, children):
     broker.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of a test run don't touch what is tested
 def test_forked_child_starts_anew(path, broker):
     """A forked child can't use its parent's broker, but one of its own; the parent's subscription is unharmed."""
     subscription = broker.subscribe([QUEUE], {}, lambda _: None)

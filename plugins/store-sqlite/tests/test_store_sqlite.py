@@ -182,6 +182,7 @@ def test_close_ends_wait(store):
             use()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of a test run don't touch what is tested
 def test_fork(store):
     """A forked child opens a store of its own; the parent's goes on."""
     store.put({"a": b"1"}, 60)

@@ -94,11 +94,16 @@ class SqliteFile:
 
     def close(self) -> None:
         """Close the connection and the lock; idempotent. Waits for other threads to end their transactions."""
-        with self._mutex:
-            self._disconnect(time.monotonic() + self.timeout)
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
+        if self._lock < 0:
+            return
+        deadline = time.monotonic() + self.timeout
+        self._enter(deadline)
+        try:
+            self._disconnect(deadline)
+        finally:
+            os.close(self._lock)
+            self._lock = -1
+            self._mutex.release()
 
     def after_fork(self) -> None:
         """In a forked child: let go of the lock's descriptor, and of the connection without its destructor."""
@@ -211,7 +216,9 @@ class SqliteFile:
         )
         try:
             version = self._check_owner(connection)
-            connection.execute("PRAGMA journal_mode=WAL")
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            if mode != "wal":
+                raise self.fail(f"{self.path} can't be written ahead: its file system lacks shared memory", _FIX_PATH)
             connection.execute(f"PRAGMA synchronous={DURABILITIES[self.durability]}")
             connection.execute("PRAGMA wal_autocheckpoint=0")
             if version < len(self.migrations):

@@ -101,9 +101,9 @@ class SqliteSubscription(SyncSubscription):
                 self._seat.unmark()
 
     def _fetch(self, want: Mapping[str, int], deadline: float) -> Sequence[Delivery]:
+        if self.closed:
+            raise Closed(f"a subscription of broker {self._home.name!r}")
         while True:
-            if self.closed:
-                raise Closed(f"a subscription of broker {self._home.name!r}")
             self._sweep_if_due()
             deliveries, next_due = self._claim(want)
             if deliveries:

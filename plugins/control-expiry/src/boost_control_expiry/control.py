@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from boost_core.plugin import (
@@ -29,9 +29,9 @@ class Expiry(Control):
         super().__init__(context)
         self._gate = ExpiryGate(context.clock)
 
-    def stamp(self, message: Message, values: Callable[[str], Any]) -> None:
+    def stamp(self, message: Message, values: Mapping[str, Any]) -> None:
         """Set ``message.expires_at``. Raises ``BadOption`` for a message that would expire before its delay ends."""
-        max_age = values("max_age")
+        max_age = values["max_age"]
         if max_age is None:
             return
         message.expires_at = message.at + int(max_age * _MICROSECONDS)
