@@ -343,13 +343,17 @@ class TestPlain:
             (["\ud800"], "value contains text with a lone surrogate ('\\ud800'), which is not valid Unicode."),
             (
                 {1: 2},
-                "value has a key of type int; without an annotation keys are str: "
-                "annotate it (such as dict[int, str]), or give str keys.",
+                (
+                    "value has a key of type int; without an annotation keys are str: "
+                    "annotate it (such as dict[int, str]), or give str keys."
+                ),
             ),
             (
                 {1, 2},
-                "value is of type set; without an annotation only None, bool, int, float, str, list and dict "
-                "are carried: annotate it with its type, or convert it.",
+                (
+                    "value is of type set; without an annotation only None, bool, int, float, str, list and dict "
+                    "are carried: annotate it with its type, or convert it."
+                ),
             ),
         ],
     )
@@ -419,7 +423,7 @@ class TestSignature:
     def test_defaults_are_the_workers(self) -> None:
         """What the caller leaves out isn't sent; a default of None may be given in spite of the annotation."""
 
-        def resize(path: str, width: int = None, height: int = 7) -> None: ...  # type: ignore[assignment]
+        def resize(path: str, width: int = None, height: int = 7) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
 
         assert round_trip(resize, "a") == (("a",), {})
         assert round_trip(resize, "a", None) == (("a", None), {})

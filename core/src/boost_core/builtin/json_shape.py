@@ -63,7 +63,7 @@ class AnnotatedShape(Shape):
         data = _encoded(value)
         try:
             back = self.decode(data)
-        except Exception as error:  # noqa: BLE001 - the user's own classes take part in decoding
+        except Exception as error:  # whatever it is: the user's own classes take part in decoding
             check_finite(value)
             problem = str(error).replace("`$", "`value").replace(" - at ", " at ")
             raise Misfit(f"doesn't fit its annotation: {problem}") from error
