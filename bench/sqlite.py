@@ -1,4 +1,8 @@
-"""The embedded queue beside bare sqlite3 loops of the same durability: WAL, synchronous=NORMAL."""
+"""The embedded queue beside bare sqlite3 loops of the same durability: WAL, synchronous=NORMAL.
+
+The bare loops are the plainest queue in SQL that does what a job queue must: several queues in a table,
+priority, due time, an owner to claim by, and one index that serves the claim.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +18,54 @@ from bench.measure import Figure, ratio
 from boost_core import App
 
 SINGLES = 2000
-BATCHED = 20_000
+BATCHED = 40_000
 BATCH = 100
 BODY = b'json\n{"v":1,"id":"0123456789abcdef0123456789abcdef","task":"noop","at":1790000000000000,"args":[12345]}'
 
 
 class Bare:
-    """The smallest queue that sqlite3 allows: one table, one index of what is unclaimed, no locks but SQLite's own."""
+    """One connection, prepared statements, no locks but SQLite's own, nothing that runs."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        self._connection.execute("CREATE TABLE q (id INTEGER PRIMARY KEY, body BLOB NOT NULL, owner INTEGER)")
-        self._connection.execute("CREATE INDEX waiting ON q (id) WHERE owner IS NULL")
+        self._connection.execute(
+            "CREATE TABLE q (id INTEGER PRIMARY KEY, queue TEXT NOT NULL, prio INTEGER NOT NULL, due INTEGER NOT NULL,"
+            " attempt INTEGER NOT NULL, owner INTEGER, body BLOB NOT NULL)"
+        )
+        self._connection.execute("CREATE INDEX waiting ON q (queue, prio DESC, id) WHERE owner IS NULL")
 
     def insert_one_by_one(self, count: int) -> None:
         """Insert, a transaction each."""
         for _ in range(count):
-            self._connection.execute("INSERT INTO q (body) VALUES (?)", (BODY,))
+            self._connection.execute(_INSERT, ("noop", 1, BODY))
 
     def insert_batches(self, count: int) -> None:
         """Insert 1,000 a transaction, as push_many does."""
         for _ in range(count // 1000):
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT INTO q (body) VALUES (?)", [(BODY,)] * 1000)
+            self._connection.executemany(_INSERT, [("noop", 1, BODY)] * 1000)
             self._connection.execute("COMMIT")
 
     def drain(self) -> None:
         """Claim 100, ack 100, until nothing is left; two transactions a hundred."""
         while True:
             self._connection.execute("BEGIN IMMEDIATE")
-            rows = self._connection.execute(
-                "UPDATE q SET owner = 1 WHERE id IN (SELECT id FROM q WHERE owner IS NULL ORDER BY id LIMIT ?)"
-                " RETURNING id, body",
-                (BATCH,),
-            ).fetchall()
+            rows = self._connection.execute(_CLAIM, ("noop", int(time.time() * 1e6), BATCH)).fetchall()
             self._connection.execute("COMMIT")
             if not rows:
                 return
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM q WHERE id = ? AND owner = 1", [(row[0],) for row in rows])
             self._connection.execute("COMMIT")
+
+
+_INSERT = "INSERT INTO q (queue, prio, due, attempt, body) VALUES (?, 0, ?, 0, ?)"
+_CLAIM = (
+    "UPDATE q SET owner = 1, attempt = attempt + 1 WHERE id IN (SELECT id FROM q"
+    " WHERE queue = ? AND owner IS NULL AND due <= ? ORDER BY prio DESC, id LIMIT ?) RETURNING id, body"
+)
 
 
 class Ours:
@@ -79,11 +89,14 @@ class Ours:
         call = self.task.call
         self.task.push_many(call(number) for number in range(count))
 
-    def drain(self, count: int) -> None:
-        """Run what waits, on one worker in this process, up to the last ack."""
-        with self.app.worker() as worker:
+    def drain(self, count: int) -> float:
+        """Run what waits, on one worker in this process; return the seconds up to the last ack."""
+        worker = self.app.worker()
+        started = time.perf_counter()
+        with worker:
             while worker.counts["done"] < count:
                 time.sleep(0.001)
+            return time.perf_counter() - started
 
 
 def _noop(number: int) -> None: ...
@@ -122,7 +135,7 @@ def _draining(ours: Ours, bare: Bare) -> Figure:
     for _ in range(7):
         ours.push_batches(BATCHED)
         bare.insert_batches(BATCHED)
-        mine = seconds(lambda: ours.drain(BATCHED))
+        mine = ours.drain(BATCHED)
         values.append(seconds(bare.drain) / mine)
     middle, low, high = spread(values)
     note = "ack after the run, 8 threads; the bare loop runs nothing"

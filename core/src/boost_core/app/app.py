@@ -220,11 +220,16 @@ class App:
     def _frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> dict[SyncBroker, list[Frame]]:
         """Encode a batch, all of it before anything is published; add its jobs."""
         by_broker: dict[SyncBroker, list[Frame]] = defaultdict(list)
+        frames_of: dict[Task[..., Any], list[Frame]] = {}  # the list of its broker: looked up once a task
         made: list[Job[Any]] = []
+        frame_of = self.publisher.frame
         for call in batch:
-            frame = self.publisher.frame(call.task.plan, call.args, call.kwargs, call.own, call.job_id)
-            by_broker[call.task.broker].append(frame)
-            made.append(call.task.job(frame, call.own))
+            task = call.task
+            frame = frame_of(task.plan, call.args, call.kwargs, call.own, call.job_id)
+            if task not in frames_of:
+                frames_of[task] = by_broker[task.broker]
+            frames_of[task].append(frame)
+            made.append(task.job(frame, call.own))
         jobs.extend(made)
         return by_broker
 

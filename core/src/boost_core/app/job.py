@@ -79,7 +79,7 @@ class ResultWaiter:
                     callback(value)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Job(Generic[R]):
     """A job that the broker has stored. ``get`` and ``await`` give its result where the task stores results."""
 

@@ -13,7 +13,6 @@ import attrs
 import msgspec
 
 from boost_core.app.services import Services, on_fork, queue_specs
-from boost_core.bridge.envelope import wrap_payload
 from boost_core.contracts.broker import SyncBroker
 from boost_core.contracts.capability import Capability
 from boost_core.errors import BodyTooLarge, PublishError
@@ -23,9 +22,6 @@ from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new
 
 if TYPE_CHECKING:
     import asyncio
-
-HEADROOM: Final = 16
-"""A sixteenth of a broker's largest body is kept free for what a dead letter adds."""
 
 PUBLISH_SECONDS: Final = 10.0
 _REPEAT_WAIT: Final = 0.05
@@ -67,8 +63,7 @@ class Publisher:
         """Return the frame of one call. ``own`` are the options set for this message, converted."""
         raw_args, raw_kwargs = plan.binder.encode(args, kwargs)
         now = int(self._services.clock.time() * MICROSECONDS)
-        values = plan.values
-        delay = own.get("delay", values["delay"])
+        values = {**plan.values, **own} if own else plan.values
         message = Message(
             v=ENVELOPE_VERSION,
             id=job_id or new_id(),
@@ -76,26 +71,27 @@ class Publisher:
             at=now,
             args=msgspec.Raw(raw_args),
             kwargs=msgspec.Raw(raw_kwargs),
-            priority=own.get("priority", values["priority"]),
-            not_before=now + int(delay * MICROSECONDS) if delay else None,
-            options={name: value for name, value in own.items() if name not in _IN_ENVELOPE} if own else None,
+            priority=values["priority"],
         )
+        delay = values["delay"]
+        if delay:
+            message.not_before = now + int(delay * MICROSECONDS)
+        if own:
+            message.options = {name: value for name, value in own.items() if name not in _IN_ENVELOPE}
         parent = RUNNING.get(None)
         if parent is not None:
             message.root, message.parent = parent.message.root or parent.message.id, parent.message.id
         for stamp in plan.stampers:
-            stamp(message, lambda name: own[name] if name in own else values[name])
-        body = wrap_payload(plan.codec_name, plan.codec.encode_message(message))
-        self._check_size(plan, body)
-        return Frame(
-            message.id, plan.queue, body, message.priority, delay, _ttl(plan, message, now), None, f"{message.id}:1:0"
-        )
-
-    def _check_size(self, plan: TaskPlan, body: bytes) -> None:
-        largest = plan.broker.limits.max_body
-        limit = largest - largest // HEADROOM
-        if len(body) > limit:
-            raise BodyTooLarge(plan.name, len(body), plan.broker.name, limit)
+            stamp(message, values)
+        body = plan.prefix + plan.codec.encode_message(message)
+        if len(body) > plan.largest:
+            raise BodyTooLarge(plan.name, len(body), plan.broker.name, plan.largest)
+        frame = Frame(message.id, plan.queue, body, message.priority, delay)
+        if message.expires_at is not None:
+            frame.ttl = _ttl(plan, message, now)
+        if plan.deduplicates:
+            frame.dedup_id = f"{message.id}:1:0"
+        return frame
 
     # --- publishing --------------------------------------------------------------------------------
 
@@ -180,18 +176,19 @@ def _ttl(plan: TaskPlan, message: Message, now: int) -> float | None:
 
 def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
     """Publish, repeating what surely failed until ``deadline`` (monotonic); what is unsure only where that can't double."""
-    indexes = list(range(len(frames)))
-    repeats_unsure = Capability.DEDUP in broker.spec.capabilities
+    indexes: Sequence[int] = range(len(frames))
+    waiting = frames
     while True:
-        left = deadline - time.monotonic()
         try:
-            broker.publish([frames[index] for index in indexes], max(left, 0.001))
+            broker.publish(waiting, max(deadline - time.monotonic(), 0.001))
         except PublishError as error:
             failed = [indexes[number] for number in error.failed]
             unsure = [indexes[number] for number in error.unsure]
-            if time.monotonic() + _REPEAT_WAIT >= deadline or (unsure and not repeats_unsure):
+            repeatable = not unsure or Capability.DEDUP in broker.spec.capabilities
+            if not repeatable or time.monotonic() + _REPEAT_WAIT >= deadline:
                 raise PublishError(error.broker, error.problem, failed, unsure) from error
             indexes = sorted([*failed, *unsure])
+            waiting = [frames[index] for index in indexes]
             threading.Event().wait(_REPEAT_WAIT)
         else:
             return

@@ -25,7 +25,7 @@ R = TypeVar("R")
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Call(Generic[R]):
     """A call that hasn't been pushed yet: what ``push_many`` takes."""
 
@@ -141,7 +141,7 @@ class Task(Pushing[P, R]):
 
     def job(self, frame: Frame, own: Mapping[str, Any]) -> Job[R]:
         """Return the job of a stored frame."""
-        return Job(frame.id, self, bool(own.get("results", self.plan.values.get("results"))))
+        return Job(frame.id, self, bool(own["results"] if "results" in own else self.plan.values.get("results")))
 
     def options(self, *, job_id: str | None = None, **given: Any) -> Configured[P, R]:
         """Return this task with options for single messages: ``delay``, ``priority``, ``retries``, ``timeout``, ...

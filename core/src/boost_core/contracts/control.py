@@ -140,8 +140,8 @@ class Control:
         """Return what the broker must be able to do for these option values, each with the option as users wrote it."""
         return {}
 
-    def stamp(self, message: Message, values: Callable[[str], Any]) -> None:
-        """Write what the message must carry. Publisher's thread, per message; ``values(option)`` as it holds for it."""
+    def stamp(self, message: Message, values: Mapping[str, Any]) -> None:
+        """Write what the message must carry. Publisher's thread, per message; ``values`` are the options as they hold for it."""
 
     def gate(self, task: Any) -> Gate | None:
         """Return this task's gate."""

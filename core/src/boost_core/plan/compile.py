@@ -35,7 +35,8 @@ class TaskPlan:
     """Everything about one task, resolved: what the publisher, the pump and the pool need.
 
     ``call`` is compiled for messages without options of their own, so that a control that the task doesn't use
-    costs nothing; ``call_own`` for the others: while it is compiled, ``overridden`` is True.
+    costs nothing; ``call_own`` for the others: while it is compiled, ``overridden`` is True. ``prefix`` begins each body,
+    ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids.
     """
 
     name: str
@@ -54,6 +55,9 @@ class TaskPlan:
     codec_name: str
     codec: Codec
     binder: Binder
+    prefix: bytes
+    largest: int
+    deduplicates: bool
     layers: Sequence[Layer]
     stampers: tuple[Callable[..., None], ...] = ()
     gates: tuple[Gate, ...] = ()

@@ -22,6 +22,9 @@ from boost_core.settings import Settings
 
 _CORE: Final = "boost-core"
 
+HEADROOM: Final = 16
+"""A sixteenth of a broker's largest body is kept free for what a dead letter adds."""
+
 
 @attrs.frozen(kw_only=True)
 class Declared:
@@ -84,6 +87,9 @@ class Resolver:
             codec_name=codec_name,
             codec=codec,
             binder=codec.bind(declared.name, declared.function),
+            prefix=f"{codec_name}\n".encode(),
+            largest=broker.limits.max_body - broker.limits.max_body // HEADROOM,
+            deduplicates=Capability.DEDUP in broker.capabilities,
             layers=self._layers(declared, specs),
         )
         self._add_stampers(plan)
