@@ -55,6 +55,18 @@ def insert(file, number, **given):
         connection.execute("INSERT INTO t (a) VALUES (?)", (number,))
 
 
+def opened(path):
+    """Return whether this process has a descriptor of a file."""
+    wanted = path.stat()
+    for descriptor in range(256):
+        try:
+            if os.path.samestat(os.fstat(descriptor), wanted):
+                return True
+        except OSError:
+            continue
+    return False
+
+
 def pragma(file, name):
     """Return a setting of the file's connection."""
     with file.locked() as connection:
@@ -342,6 +354,7 @@ def test_fork_inherits_no_connection(file):
         try:
             with pytest.raises(Closed), file.read():
                 pass
+            assert not opened(file.path)
             fresh = build_file(file.path)
             fresh.open()
             insert(fresh, 2)
