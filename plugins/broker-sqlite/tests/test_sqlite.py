@@ -284,13 +284,16 @@ class TestPriorityDelayTtl:
         clock.now += 0.2
         assert bodies(fetch(subscription)) == ["late", "after"]
 
-    def test_blocked_fetch_wakes_for_delayed(self, tmp_path):
-        """A blocked fetch returns when a delayed frame falls due, not at the end of its time."""
-        broker = build_broker(tmp_path / "q.db")
+    def test_blocked_fetch_wakes_for_delayed(self, tmp_path, monkeypatch):
+        """A blocked fetch returns when a delayed frame falls due, not when it looks by itself or its time ends."""
+        monkeypatch.setattr("boost_broker_sqlite.subscription.SWEEP_SECONDS", 1e9)
+        broker = build_broker(tmp_path / "q.db", lease=1e9)
         subscription = subscribe(broker, "q")
+        started = time.monotonic()
         push(broker, "late", delay=0.05)
 
-        assert bodies(fetch(subscription, timeout=30)) == ["late"]
+        assert bodies(fetch(subscription, timeout=20)) == ["late"]
+        assert time.monotonic() < started + 10
         subscription.close()
         broker.close()
 
