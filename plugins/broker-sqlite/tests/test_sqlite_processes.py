@@ -192,7 +192,7 @@ def test_killed_worker_with_a_child_forked_behind_pythons_back(path, children):
 
 
 def test_stopped_worker_is_fenced(path, children):
-    """A worker stopped past its lease loses its messages, and its late ack, which would end others' work, is refused."""
+    """A worker stopped past its lease loses its messages, and its late ack of what others run is refused."""
     broker = build_broker(path, lease=0.3)
     child = children(path, HOLD + "sys.stdin.readline()\nsay('fenced', len(subscription.ack(held)))\n", lease=0.3)
     push(broker, *range(10))

@@ -12,6 +12,7 @@ writer killed between its commit and ``ring`` wakes nobody.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -110,7 +111,10 @@ class Seat:
         self._marks[self._number] = 0
 
     def wait(self, seconds: float) -> bool:
-        """Return True when rung or woken, which may have happened before the call; False after ``seconds``, an hour at most."""
+        """Return True when rung or woken, which may have happened before the call; else False.
+
+        That takes ``seconds``, an hour at most.
+        """
         if self._reader < 0 or not self._poll.poll(min(max(0.0, seconds), _LONGEST_WAIT) * 1000):
             return False
         self._empty()
@@ -154,7 +158,5 @@ def _strike(bell: Path) -> None:
 
 
 def _write(descriptor: int) -> None:
-    try:
+    with contextlib.suppress(BlockingIOError):  # full of bytes that wake just as well
         os.write(descriptor, b"!")
-    except BlockingIOError:
-        pass  # full of bytes that wake just as well

@@ -238,7 +238,8 @@ class SqliteFile:
             raise self.fail(f"{self.path} is the database of another program", _FIX_PATH)
         if version > len(self.migrations):
             raise self.fail(
-                f"{self.path} has schema version {version}; this {self.package} knows versions up to {len(self.migrations)}",
+                f"{self.path} has schema version {version}; "
+                f"this {self.package} knows versions up to {len(self.migrations)}",
                 f"Upgrade the package: pip install --upgrade {self.package}",
             )
         return version

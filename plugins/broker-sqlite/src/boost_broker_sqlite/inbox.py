@@ -15,6 +15,7 @@ _TOP: Final = (1 << LEVEL_BITS) - 1
 _LAST: Final = f"SELECT {LAST_PLACE}"
 _READY: Final = "INSERT INTO ready (place, deaths, expires, id, body) VALUES (:place, 0, :expires, :id, :body)"
 _READY_LAST: Final = _READY.replace(":place", f"1 + {LAST_PLACE}")
+_READY_MANY: Final = "INSERT INTO ready (place, deaths, expires, id, body) VALUES (?, 0, ?, ?, ?)"
 _DELAYED: Final = "INSERT INTO delayed (place, due, deaths, expires, id, body) VALUES (?, ?, 0, ?, ?, ?)"
 
 
@@ -43,9 +44,9 @@ def store(connection: sqlite3.Connection, frames: Sequence[Frame], ids: Mapping[
 
 
 def _append(connection: sqlite3.Connection, base: int, frames: Iterable[Frame], now: float) -> None:
-    place = connection.execute(_LAST, {"base": base, "top": base + _TOP}).fetchone()[0]
+    last = connection.execute(_LAST, {"base": base, "top": base + _TOP}).fetchone()[0]
     ready, delayed = [], []
-    for place, frame in enumerate(frames, place + 1):
+    for place, frame in enumerate(frames, last + 1):
         expires = _expires(frame, now)
         if frame.delay > 0:
             delayed.append((place, int((now + frame.delay) * MICROSECONDS), expires, frame.id, frame.body))
@@ -53,9 +54,6 @@ def _append(connection: sqlite3.Connection, base: int, frames: Iterable[Frame], 
             ready.append((place, expires, frame.id, frame.body))
     connection.executemany(_READY_MANY, ready)
     connection.executemany(_DELAYED, delayed)
-
-
-_READY_MANY: Final = "INSERT INTO ready (place, deaths, expires, id, body) VALUES (?, 0, ?, ?, ?)"
 
 
 def _expires(frame: Frame, now: float) -> int | None:

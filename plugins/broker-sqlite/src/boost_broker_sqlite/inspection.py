@@ -25,12 +25,14 @@ SELECT
 _NEXT: Final = """
 SELECT * FROM (
     SELECT place, expires, id, body FROM ready
-        WHERE place BETWEEN :low AND :high AND (expires IS NULL OR expires > :now) ORDER BY place LIMIT :n
+        WHERE place BETWEEN :low AND :high AND (expires IS NULL OR expires > :now)
+        ORDER BY place LIMIT :n
 )
 UNION ALL
 SELECT * FROM (
     SELECT place, expires, id, body FROM delayed
-        WHERE place BETWEEN :low AND :high AND due <= :now AND (expires IS NULL OR expires > :now) ORDER BY place LIMIT :n
+        WHERE place BETWEEN :low AND :high AND due <= :now AND (expires IS NULL OR expires > :now)
+        ORDER BY place LIMIT :n
 )
 ORDER BY place LIMIT :n
 """
