@@ -23,7 +23,7 @@ Loop = Callable[[Path], dict[str, float]]
 
 
 def bare(folder: Path) -> dict[str, float]:
-    """Return messages/s of what anyone would write by hand: one table, one index to claim by, WAL, no lock of its own."""
+    """Return messages/s of a queue written by hand: one table, one index to claim by, WAL, no lock of its own."""
     connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=1000"):
         connection.execute(f"PRAGMA {pragma}")
