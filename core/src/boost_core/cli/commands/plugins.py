@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 
 from boost_core.cli.output import output_option, show_rows
@@ -23,7 +26,7 @@ def plugins(output: str) -> None:
             "status": found.status,
             "capabilities": sorted(found.capabilities),
         }
-        for found in Registry(Settings.disabled()).status()
+        for found in Registry(Settings.load(Path.cwd(), os.environ, {}).get("disable")).status()
     ]
     columns = ("kind", "name", "distribution", "version", "api", "status", "capabilities")
     show_rows(rows, columns, output, "no plugins")

@@ -1,0 +1,42 @@
+# make demo | test | check | bench | format | clean
+# PYTHON chooses the interpreter (3.11 or later), VENV the folder of the environment, BROKER the demo's broker.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+BROKER ?= sqlite
+TESTS ?= core/tests plugins tests
+
+.PHONY: setup demo test check bench format isolated clean
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "boost: no $(PYTHON) here; install Python 3.11 or later, or say: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) tools/setup_env.py $(VENV)
+
+demo: setup
+	@BOOST_BROKER=$(BROKER) $(RUN) examples/stdlib_index/demo.py
+
+test: setup
+	@$(RUN) -m pytest $(TESTS)
+
+check: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(RUN) -m codespell_lib
+	@$(RUN) tools/sync_packages.py --check
+
+bench: setup
+	@$(RUN) -m bench
+
+isolated: setup
+	@$(RUN) tools/check_isolated.py
+
+format: setup
+	@$(RUN) -m ruff check --fix-only .
+	@$(RUN) -m ruff format .
+	@$(RUN) tools/sync_packages.py
+
+clean:
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

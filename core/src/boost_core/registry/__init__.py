@@ -1,0 +1,1 @@
+"""Finds plugins, loads those that are asked for, and calls their hooks."""

@@ -1,0 +1,162 @@
+"""Where values come from: defaults < [tool.boost] in pyproject.toml < environment < what code gives."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from boost_core.errors import BadName, BadOption
+from boost_core.options import build_options, convert_option, duration, mask_url, option, option_names
+
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
+_PLUGIN_TABLES: Final = {"brokers": "broker", "stores": "store", "pools": "pool", "codecs": "codec", "controls": "control"}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _namespace(value: Any) -> str:
+    if not isinstance(value, str) or not _NAMESPACE.fullmatch(value):
+        raise BadName("namespace", str(value), "can't be used; give up to 32 characters of A-Z, a-z, 0-9, _ and -.")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class AppOptions:
+    """The settings of an app itself."""
+
+    broker: Any = option("sqlite", help="Broker of tasks that name none: a name, name@distribution, a URL or a spec.")
+    store: Any = option(None, help="Store of results: a name or a URL; what goes with the broker unless set.")
+    pool: str = option("threads", help="Pool of tasks that name none; asyncio for coroutine functions unless set.")
+    codec: str = option("json", help="Codec that messages are written with.")
+    namespace: str = option("", help="Prefix of queues and keys, such as 'staging'.", convert=_namespace)
+    disable: tuple[str, ...] = option((), help="Plugins or distributions that are not to be loaded.", convert=_names)
+    app: str | None = option(None, help="Target of commands that are given none.")
+    drain_timeout: float = option(25.0, help="Seconds that running jobs may go on while a worker stops.", convert=duration)
+
+
+@attrs.frozen
+class Layer:
+    """Values from one place. ``origin`` gives the place's words for a name."""
+
+    values: Mapping[str, Any]
+    origin: Callable[[str], str]
+
+
+class Settings:
+    """An app's settings, each with its origin, and the options of its plugins. Read once, by ``load``."""
+
+    def __init__(self, layers: list[Layer], plugins: dict[tuple[str, str], list[Layer]]) -> None:
+        self._plugins = plugins
+        self._values: dict[str, Any] = {}
+        self._origins: dict[str, str] = {}
+        self.task_defaults: dict[str, Any] = {}
+        fields = attrs.fields_dict(AppOptions)
+        for name, field in fields.items():
+            self._values[name], self._origins[name] = field.default, "default"
+        for layer in layers:
+            for name, value in layer.values.items():
+                if name in fields:
+                    self._values[name] = convert_option("the app", fields[name], value)
+                else:
+                    self.task_defaults[name] = value
+                self._origins[name] = layer.origin(name)
+
+    @classmethod
+    def load(cls, start: Path | None, environ: Mapping[str, str], given: Mapping[str, Any]) -> Settings:
+        """Read the nearest pyproject.toml at or above ``start``, the environment, and what code gives.
+
+        Raises ``BadOption`` for unusable values and files that don't parse, ``BadName`` for the namespace.
+        """
+        file, table = _project_table(start)
+        tables = {name: table.pop(name) for name in _PLUGIN_TABLES if name in table}
+        project = Layer(table, lambda _name: f"{file} [tool.boost]")
+        code = Layer(dict(given), lambda name: f"App({name}=...)")
+        plugins: dict[tuple[str, str], list[Layer]] = {}
+        for group, its in tables.items():
+            _add_tables(plugins, group, its, file)
+        _add_environment(plugins, environ)
+        return cls([project, _environment(environ), code], plugins)
+
+    def get(self, name: str) -> Any:
+        """Return a setting."""
+        return self._values[name]
+
+    def origin(self, name: str) -> str:
+        """Return where a setting comes from; "default" where nobody set it."""
+        return self._origins.get(name, "default")
+
+    def plugin_options(self, spec: Any, given: Mapping[str, Any] | None = None) -> Any:
+        """Return the frozen options of a plugin: project < environment < ``given``. Raises ``BadOption``."""
+        values: dict[str, Any] = {}
+        known = {name.lower(): name for name in option_names(spec.options)}
+        for layer in self._plugins.get((spec.kind, _environment_name(spec.name)), ()):
+            values.update({known.get(name.lower(), name): value for name, value in layer.values.items()})
+        values.update(given or {})
+        return build_options(f"{spec.kind} {spec.name!r}", spec.options, values)
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Return each setting as (name, value fit to be shown, origin)."""
+        return [(name, _shown(value), self.origin(name)) for name, value in {**self._values, **self.task_defaults}.items()]
+
+
+def _shown(value: Any) -> str:
+    return mask_url(value) if isinstance(value, str) and "://" in value else repr(value)
+
+
+def _environment_name(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+# --- the project's file ---------------------------------------------------------------------------------
+
+
+def _project_table(start: Path | None) -> tuple[Path | None, dict[str, Any]]:
+    for folder in (start, *start.parents) if start else ():
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            return file, dict(_parsed(file).get("tool", {}).get("boost", {}))
+    return None, {}
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadOption(f"{file} can't be read: {error}", "Mend the file, or work in another folder.") from error
+
+
+def _add_tables(plugins: dict[tuple[str, str], list[Layer]], group: str, tables: Any, file: Path | None) -> None:
+    for name, values in tables.items():
+        where = f"{file} [tool.boost.{group}.{name}]"
+        if not isinstance(values, dict):
+            raise BadOption(f"{where} must be a table of options, not {values!r}.")
+        plugins.setdefault((_PLUGIN_TABLES[group], _environment_name(name)), []).append(
+            Layer(values, lambda _name, where=where: where)  # type: ignore[misc]
+        )
+
+
+# --- the environment ------------------------------------------------------------------------------------
+
+
+def _environment(environ: Mapping[str, str]) -> Layer:
+    """Return the app's own variables; other names that begin with BOOST_ belong to others."""
+    values = {name: environ[f"BOOST_{name.upper()}"] for name in option_names(AppOptions) if f"BOOST_{name.upper()}" in environ}
+    return Layer(values, lambda name: f"environment BOOST_{name.upper()}")
+
+
+def _add_environment(plugins: dict[tuple[str, str], list[Layer]], environ: Mapping[str, str]) -> None:
+    for variable, value in environ.items():
+        head, mark, name = variable.partition("__")
+        for kind in _PLUGIN_TABLES.values():
+            prefix = f"BOOST_{kind.upper()}_"
+            if mark and head.startswith(prefix):
+                layer = Layer({name.lower(): value}, lambda _name, variable=variable: f"environment {variable}")  # type: ignore[misc]
+                plugins.setdefault((kind, head.removeprefix(prefix)), []).append(layer)
