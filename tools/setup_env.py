@@ -21,7 +21,7 @@ class Missing(Exception):
 def main(folder):
     """Bring the environment in ``folder`` up to date; return the exit code."""
     try:
-        set_up(Path(folder))
+        set_up(Path(folder).absolute())
     except Missing as missing:
         print("boost: %s" % missing, file=sys.stderr)
         return 1
