@@ -58,7 +58,7 @@ class Settings:
         self._values: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
         self.task_defaults: dict[str, Any] = {}
-        fields = attrs.fields_dict(AppOptions)
+        fields = attrs.fields_dict(attrs.resolve_types(AppOptions))
         for name, field in fields.items():
             self._values[name], self._origins[name] = field.default, "default"
         for layer in layers:
