@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from conftest import NOTING, Project, eventually
+from projects import NOTING, Project, eventually
 
 SCRIPT = (
     NOTING

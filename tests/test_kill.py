@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 
 import pytest
-from conftest import NOTING, Project, eventually
+from projects import NOTING, Project, eventually
 
 JOBS = (
     NOTING

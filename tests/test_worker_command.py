@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import NOTING, Project, eventually
+from projects import NOTING, Project, eventually
 
 HELLO = (
     NOTING

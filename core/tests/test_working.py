@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import dead_letters, eventually
+from letters import dead_letters, eventually
 
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry, current
 from boost_core.errors import JobFailed, JobTimeout, ResultsOff, ResultTimeout
