@@ -25,6 +25,9 @@ def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     raise AssertionError(f"never became true: {condition}")
 
 
+BOOST = str(Path(sys.executable).with_name("boost"))
+
+
 class Project:
     """A folder with task files, a queue of its own, and the processes that work on it."""
 
@@ -63,7 +66,7 @@ class Project:
 
     def worker(self, *arguments: object) -> subprocess.Popen[str]:
         """Start ``boost worker``."""
-        return self.start("-m", "boost_core.cli", "worker", *arguments)
+        return self.start(BOOST, "worker", *arguments)
 
     def log(self, process: subprocess.Popen[str]) -> str:
         """Return what a process has printed so far."""
@@ -71,7 +74,7 @@ class Project:
 
     def boost(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a ``boost`` command to its end."""
-        command = [sys.executable, "-m", "boost_core.cli", *map(str, arguments)]
+        command = [sys.executable, BOOST, *map(str, arguments)]
         return subprocess.run(
             command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60, check=False
         )

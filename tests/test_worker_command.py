@@ -191,7 +191,7 @@ def test_the_first_line_says_where_the_queue_is(project: Project) -> None:
 
 def test_call_waits_for_the_result(project: Project) -> None:
     """boost call --wait prints the result as JSON; arguments are JSON, else text."""
-    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [a, k]\n")
+    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [list(a), k]\n")
     project.worker(path)
 
     done = project.boost("call", path, "echo", "1", "two", "[3]", "--kw", '{"four": 4}', "--wait", "20s")

@@ -436,8 +436,12 @@ class Pump:
     # --- messages that already killed two workers -----------------------------------------------------
 
     def _start_solitary(self) -> None:
-        """Run a suspect with nothing beside it, so that no innocent one is counted if it kills again."""
-        if self._solitary is None and len(self.held) == len(self._alone):
+        """Run a suspect with nothing else held, so that no innocent one is counted if it kills again."""
+        while len(self._alone) > 1:
+            run = self._alone.pop()
+            if run.claim():
+                self.report(run, RELEASED)
+        if self._solitary is None and len(self.held) == 1:
             self._solitary = self._alone.popleft()
             log.warning("job %s runs alone: two workers died while they held it", self._solitary.message.id)
             self._admit([self._solitary])

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import traceback
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,13 +102,15 @@ def _load_file(target: str, path: Path) -> ModuleType:
     path = path.resolve()
     root, name = _module_name(path)
     if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+        # First, as Python does for scripts; but a file named like a standard module must not hide that one.
+        sys.path.insert(len(sys.path) if path.stem in sys.stdlib_module_names else 0, str(root))
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    if loaded is None and name.isidentifier() or "." in name:
+    importable = name.replace(".", "").isidentifier() and path.stem not in sys.stdlib_module_names
+    if importable and (loaded is None or "." in name):
         return importlib.import_module(name)
-    return _execute(path, f"boost_target_{abs(hash(str(path))):x}")
+    return _execute(path, f"boost_target_{zlib.crc32(str(path).encode()):x}")
 
 
 def _module_name(path: Path) -> tuple[Path, str]:
