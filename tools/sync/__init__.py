@@ -1,0 +1,1 @@
+"""The parts of sync_packages: what the packages are, and what is made from them."""
