@@ -1,4 +1,4 @@
-"""Compares broker-sqlite with bare loops on sqlite3, in interleaved pairs: python bench/broker_sqlite.py"""
+"""Compares broker-sqlite with bare loops on sqlite3, in interleaved pairs: ``python bench/broker_sqlite.py``."""
 
 from __future__ import annotations
 

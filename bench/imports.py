@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench.measure import Figure, spread, seconds
+from bench.measure import Figure, seconds, spread
 
 RUNS = 15
 
@@ -19,7 +19,7 @@ def figures() -> list[Figure]:
         theirs = seconds(lambda: _python("import json, logging, dataclasses")) - bare
         values.append(ours / theirs)
     middle, low, high = spread(values)
-    return [Figure("import boost_core / json, logging, dataclasses", middle, low, high, "x", "<= 3", middle <= 3)]  # noqa: PLR2004
+    return [Figure("import boost_core / json, logging, dataclasses", middle, low, high, "x", "<= 3", middle <= 3)]
 
 
 def _python(text: str) -> None:

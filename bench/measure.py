@@ -63,7 +63,7 @@ def bound(name: str, values: Sequence[float], value: float, unit: str, at_most: 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the median and the quartiles."""
-    if len(values) < 4:  # noqa: PLR2004 - quartiles need four
+    if len(values) < 4:
         return statistics.median(values), min(values), max(values)
     low, middle, high = statistics.quantiles(values, n=4)
     return middle, low, high

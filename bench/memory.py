@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.measure import Figure, ratio, seconds, spread
 from boost_core import App
+
+from bench.measure import Figure, ratio, seconds, spread
 
 JOBS = 20_000
 BUDGET = 10.0
@@ -45,7 +46,16 @@ async def _coroutine(number: int) -> None: ...
 
 def figures() -> list[Figure]:
     """Return the memory figures."""
-    return [_per_job(), ratio("asyncio against threads, no-op drain", _drainer("asyncio", 100), _drainer("threads", 8), pairs=9, at_most=1.7)]
+    return [
+        _per_job(),
+        ratio(
+            "asyncio against threads, no-op drain",
+            _drainer("asyncio", 100),
+            _drainer("threads", 8),
+            pairs=9,
+            at_most=1.7,
+        ),
+    ]
 
 
 def _drainer(pool: str, concurrency: int) -> Callable[[], float]:

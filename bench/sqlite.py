@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Figure, ratio
 from boost_core import App
+
+from bench.measure import Figure, ratio
 
 SINGLES = 2000
 BATCHED = 40_000
@@ -108,8 +109,12 @@ def figures() -> list[Figure]:
         ours, bare = Ours(Path(folder, "queue.db")), Bare(Path(folder, "bare.db"))
         try:
             return [
-                _pushing("sqlite push / single insert", ours, ours.push_one_by_one, bare.insert_one_by_one, SINGLES, 0.7),
-                _pushing("sqlite push_many / batched insert", ours, ours.push_batches, bare.insert_batches, BATCHED, 0.5),
+                _pushing(
+                    "sqlite push / single insert", ours, ours.push_one_by_one, bare.insert_one_by_one, SINGLES, 0.7
+                ),
+                _pushing(
+                    "sqlite push_many / batched insert", ours, ours.push_batches, bare.insert_batches, BATCHED, 0.5
+                ),
                 _draining(ours, bare),
             ]
         finally:
@@ -139,4 +144,4 @@ def _draining(ours: Ours, bare: Bare) -> Figure:
         values.append(seconds(bare.drain) / mine)
     middle, low, high = spread(values)
     note = "ack after the run, 8 threads; the bare loop runs nothing"
-    return Figure("sqlite drain / bare claim + ack of 100", middle, low, high, "x", ">= 0.5", middle >= 0.5, note)  # noqa: PLR2004
+    return Figure("sqlite drain / bare claim + ack of 100", middle, low, high, "x", ">= 0.5", middle >= 0.5, note)

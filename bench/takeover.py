@@ -25,7 +25,14 @@ def figures(kills: int = KILLS) -> list[Figure]:
             lost, excess = lost + missing, excess + more
     note = f"sqlite, {kills} kills -9 with {RUNNING} running jobs each"
     return [
-        bound("take-over after kill -9, worst", waits, max(waits), "s", 2.0, f"{note}; median {statistics.median(waits):.2f} s"),
+        bound(
+            "take-over after kill -9, worst",
+            waits,
+            max(waits),
+            "s",
+            2.0,
+            f"{note}; median {statistics.median(waits):.2f} s",
+        ),
         bound("jobs lost", [lost], lost, "", 0, note),
         bound("runs beyond the killed ones", [excess], excess, "", 0, note),
     ]
@@ -57,5 +64,3 @@ def _kill(its: Place) -> tuple[float, int, int]:
 
 def _starts(its: Place, pid: int) -> int:
     return sum(line.split()[0] == "start" and line.split()[2] == str(pid) for line in its.notes())
-
-

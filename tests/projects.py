@@ -102,12 +102,12 @@ class Project:
             process.wait()
 
 
-NOTING = '''
+NOTING = """
 import os, time
 from boost_core import boost, current
 
 def note(text):
     with open(os.environ["NOTES"], "a") as file:
         file.write(f"{text}\\n")
-'''
+"""
 """Head of a task file whose jobs note down what they do, for the test to read."""

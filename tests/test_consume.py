@@ -40,15 +40,15 @@ def test_a_script_pushes_consumes_and_leaves_with_a_drain(project: Project, numb
     script.send_signal(number)
 
     assert script.wait(20) == code, project.log(script)
-    assert sorted(project.notes()) == sorted(
-        ["main is through", *(f"{name} {n}" for name in "fg" for n in range(100))]
-    )
+    assert sorted(project.notes()) == sorted(["main is through", *(f"{name} {n}" for name in "fg" for n in range(100))])
     assert "Traceback" not in project.log(script)
 
 
 def test_ctrl_c_in_a_scripts_own_code_drains_too(project: Project) -> None:
     """The script's own code sees its KeyboardInterrupt, and the running job still ends."""
-    text = NOTING + """
+    text = (
+        NOTING
+        + """
 @boost("long")
 def long():
     note("started")
@@ -63,6 +63,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         note("interrupted")
 """
+    )
     script = project.start(project.write("script.py", text))
     eventually(lambda: "started" in project.notes())
 
@@ -74,7 +75,9 @@ if __name__ == "__main__":
 
 def test_a_second_consume_of_a_task_is_told_off(project: Project) -> None:
     """It warns with the caller's own line and changes nothing."""
-    text = NOTING + """
+    text = (
+        NOTING
+        + """
 import warnings
 @boost("f")
 def f():
@@ -90,6 +93,7 @@ if __name__ == "__main__":
     assert f.wait_idle(10)
     os.kill(os.getpid(), 2)
 """
+    )
     script = project.start(project.write("script.py", text))
 
     assert script.wait(20) in (0, 1, -2), project.log(script)

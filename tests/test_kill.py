@@ -130,7 +130,9 @@ def deadly(number):
     note(f"end {number} {os.getpid()}")
 """,
     )
-    project.python("import sys; sys.path.insert(0, '.'); import deadly; deadly.deadly.push_many((n,) for n in range(4))")
+    project.python(
+        "import sys; sys.path.insert(0, '.'); import deadly; deadly.deadly.push_many((n,) for n in range(4))"
+    )
 
     for _ in range(3):
         assert project.worker(path).wait(30) == 9

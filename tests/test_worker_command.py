@@ -20,7 +20,9 @@ def hello(name):
 )
 
 
-@pytest.mark.parametrize("name", ["tasks.py", "my tasks.py", "my-tasks.py", "任务.py", "json.py", "deep down/2 tasks.py"])
+@pytest.mark.parametrize(
+    "name", ["tasks.py", "my tasks.py", "my-tasks.py", "任务.py", "json.py", "deep down/2 tasks.py"]
+)
 def test_a_worker_takes_a_file_of_any_name_in_any_folder(project: Project, name: str) -> None:
     """A task file's name may hold blanks, hyphens, Chinese, or be that of a standard module."""
     path = project.write(name, HELLO)
@@ -86,7 +88,8 @@ def test_a_target_that_names_nothing_says_so(project: Project, target: str, text
 def test_sigterm_drains(project: Project) -> None:
     """Running jobs end and are recorded, waiting ones stay on the queue, and the exit code is 0."""
     path = project.write(
-        "slow.py", NOTING + "@boost('slow', concurrency=2)\ndef slow(n):\n    note(n)\n    time.sleep(0.3)\n    note('end')\n"
+        "slow.py",
+        NOTING + "@boost('slow', concurrency=2)\ndef slow(n):\n    note(n)\n    time.sleep(0.3)\n    note('end')\n",
     )
     project.python("import sys; sys.path.insert(0, '.'); import slow; slow.slow.push_many((n,) for n in range(6))")
     worker = project.worker(path)
@@ -144,7 +147,9 @@ def test_ctrl_c_twice_stops_now(project: Project) -> None:
 
 def test_a_third_ctrl_c_leaves_at_once_and_loses_nothing(project: Project) -> None:
     """Whoever has no patience at all gets out; the queue's next worker finds the message."""
-    path = project.write("stubborn.py", STUBBORN.replace("time.sleep(60)", "time.sleep(60 if not os.path.exists('go') else 0)"))
+    path = project.write(
+        "stubborn.py", STUBBORN.replace("time.sleep(60)", "time.sleep(60 if not os.path.exists('go') else 0)")
+    )
     project.boost("call", path, "stubborn")
     worker = project.worker(path)
     eventually(project.notes)
@@ -190,8 +195,11 @@ def test_the_first_line_says_where_the_queue_is(project: Project) -> None:
 
 
 def test_call_waits_for_the_result(project: Project) -> None:
-    """boost call --wait prints the result as JSON; arguments are JSON, else text."""
-    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [list(a), k]\n")
+    """Boost call --wait prints the result as JSON; arguments are JSON, else text."""
+    path = project.write(
+        "tasks.py",
+        "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [list(a), k]\n",
+    )
     project.worker(path)
 
     done = project.boost("call", path, "echo", "1", "two", "[3]", "--kw", '{"four": 4}', "--wait", "20s")
@@ -221,9 +229,10 @@ def test_a_bad_call_is_told_what_is_wrong(project: Project, arguments: tuple[str
 
 
 def test_dead_letters_are_listed_and_shown(project: Project) -> None:
-    """boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
+    """Boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
     path = project.write(
-        "bad.py", "from boost_core import boost\n@boost('bad', retries=1)\ndef bad(n):\n    raise ValueError(f'no {n}')\n"
+        "bad.py",
+        "from boost_core import boost\n@boost('bad', retries=1)\ndef bad(n):\n    raise ValueError(f'no {n}')\n",
     )
     job_id = project.boost("call", path, "bad", "7").stdout.strip()
     project.boost("worker", path, "--burst")
@@ -241,7 +250,7 @@ def test_dead_letters_are_listed_and_shown(project: Project) -> None:
 
 
 def test_explain_shows_the_whole_chain(project: Project) -> None:
-    """boost explain names broker, pool, each option's origin, and each control with its package."""
+    """Boost explain names broker, pool, each option's origin, and each control with its package."""
     path = project.write("tasks.py", HELLO)
 
     text = project.boost("explain", path, "hello").stdout
@@ -258,7 +267,7 @@ def test_explain_shows_the_whole_chain(project: Project) -> None:
 
 
 def test_plugins_lists_everything_found(project: Project) -> None:
-    """boost plugins names kind, distribution, version, api and status of each."""
+    """Boost plugins names kind, distribution, version, api and status of each."""
     rows = json.loads(project.boost("plugins", "-o", "json").stdout)
 
     found = {(row["kind"], row["name"]): row for row in rows}

@@ -45,7 +45,7 @@ def set_up(folder):
 
 def packages():
     """Return the folders of all packages, core first."""
-    return [ROOT / "core"] + sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+    return [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
 
 
 def fingerprint():
@@ -66,7 +66,9 @@ def make_environment(folder):
     try:
         venv.create(folder, with_pip=True, clear=not (folder / "bin" / "python").exists())
     except (OSError, subprocess.CalledProcessError) as error:
-        raise Missing("%s can't be made (%s); choose another folder: make VENV=/tmp/boost-venv" % (folder, error)) from None
+        raise Missing(
+            "%s can't be made (%s); choose another folder: make VENV=/tmp/boost-venv" % (folder, error)
+        ) from None
 
 
 def install(python, *arguments):
@@ -86,7 +88,7 @@ def reason(output):
     if any(word in text for word in ("No matching distribution", "Connection", "ProxyError", "Temporary failure")):
         return "pip reaches no package index (%s); connect, or point pip at a mirror: PIP_INDEX_URL" % last(lines)
     if any(word in text for word in ("gcc", "cc1", "compiler", "Python.h")):
-        return "a dependency has no wheel for this Python and no compiler is here; on Debian: apt-get install gcc python3-dev"
+        return "a dependency has no wheel here, and there is no compiler; on Debian: apt-get install gcc python3-dev"
     if "No space left" in text:
         return "the disk is full; make room, or choose another folder: make VENV=/path/with/room"
     if "Permission denied" in text:

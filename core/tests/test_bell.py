@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from boost_core.plugin.bell import Bell
 
 

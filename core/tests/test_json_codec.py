@@ -17,12 +17,11 @@ from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypedDict, TypeV
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from boost_core.builtin.json_codec import JsonCodec
 from boost_core.errors import BadArgument, BadOption, DecodeError
 from boost_core.types import ENVELOPE_VERSION, DeadLetter, Failure, Message
+from hypothesis import given
+from hypothesis import strategies as st
 
 if typing.TYPE_CHECKING:
     from fractions import Fraction

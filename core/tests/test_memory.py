@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-
 from boost_core.builtin.memory import MemoryBroker, MemorySubscription
 from boost_core.builtin.plugin import MEMORY
 from boost_core.contracts.specs import BrokerSpec, Limits

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-
 from boost_core.builtin.memory_store import MemoryStore
 from boost_core.contracts.specs import StoreSpec
 from boost_core.errors import Closed

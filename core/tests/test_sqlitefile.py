@@ -13,7 +13,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-
 from boost_core.errors import BrokerUnavailable, Closed
 from boost_core.plugin import locks, place, sqlitefile
 from boost_core.plugin.sqlitefile import SqliteFile, filesystem_of, project_file

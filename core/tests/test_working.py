@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from letters import dead_letters, eventually
-
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry, current
 from boost_core.errors import JobFailed, JobTimeout, ResultsOff, ResultTimeout
 from boost_core.testing import FakeClock
 from boost_core.types import Frame
+from letters import dead_letters, eventually
 
 
 def test_a_pushed_job_runs_and_gives_its_result(app: App) -> None:
@@ -273,9 +272,7 @@ def test_get_where_results_are_off_is_an_immediate_error(app: App) -> None:
     with pytest.raises(ResultsOff) as caught:
         silent.push().get()
 
-    expected = (
-        "task 'silent' stores no results, so job.get() would never return.\n  Turn them on: @boost(results=True)"
-    )
+    expected = "task 'silent' stores no results, so job.get() would never return.\n  Turn them on: @boost(results=True)"
     assert str(caught.value) == expected
 
 
@@ -589,7 +586,7 @@ def test_current_outside_of_a_job_says_so() -> None:
 
 
 def test_an_awaited_job_gives_its_result(app: App) -> None:
-    """apush and await work from a running loop, without blocking it."""
+    """Apush and await work from a running loop, without blocking it."""
     import asyncio
 
     @app.boost("aio", results=True)
@@ -602,5 +599,3 @@ def test_an_awaited_job_gives_its_result(app: App) -> None:
             return [await job for job in jobs]
 
     assert asyncio.run(main()) == [number * 2 for number in range(50)]
-
-

@@ -192,7 +192,9 @@ def print_killed(run: Run, ledger: object) -> None:
     """Say what the killed worker held and how fast it was taken over."""
     held = sorted(run.jobs[job] for job in ledger.unfinished_by(run.killed_pid))  # type: ignore[attr-defined]
     waits = ledger.taken_over_after(run.killed_pid, run.killed_at)  # type: ignore[attr-defined]
-    print(f"Worker {run.killed_pid} was killed with -9 at {run.killed_at_share:.0%}, in the middle of {len(held)} jobs:")
+    print(
+        f"Worker {run.killed_pid} was killed with -9 at {run.killed_at_share:.0%}, in the middle of {len(held)} jobs:"
+    )
     for path in held:
         print(f"  {path}")
     if waits:

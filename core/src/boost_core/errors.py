@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import attrs
 
+_SHOWN_NAME = 60
+
 
 class BoostError(Exception):
     """Base of all errors of boost. ``code`` is stable and anchors the page ``docs/errors.md``."""
@@ -112,7 +114,10 @@ class PluginBroken(BoostError):
     hint: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.kind} {self.name!r} ({self.distribution} {self.version}) failed to import.", f"  {self.problem}"]
+        lines = [
+            f"{self.kind} {self.name!r} ({self.distribution} {self.version}) failed to import.",
+            f"  {self.problem}",
+        ]
         if self.hint:
             lines.append(f"  {self.hint}")
         return "\n".join(lines)
@@ -228,7 +233,7 @@ class BadName(BoostError):
     problem: str
 
     def __str__(self) -> str:
-        shown = self.name if len(self.name) <= 60 else f"{self.name[:57]}..."
+        shown = self.name if len(self.name) <= _SHOWN_NAME else f"{self.name[: _SHOWN_NAME - 3]}..."
         return f"{self.what} name {shown!r} {self.problem}"
 
 
@@ -335,7 +340,8 @@ class BodyTooLarge(BoostError):
 
     def __str__(self) -> str:
         return (
-            f"task {self.task!r}: the message is {self.size:,} bytes; broker {self.broker!r} takes at most {self.limit:,}.\n"
+            f"task {self.task!r}: the message is {self.size:,} bytes;"
+            f" broker {self.broker!r} takes at most {self.limit:,}.\n"
             f"  Push a reference (a path, a key) instead of the data."
         )
 

@@ -6,7 +6,7 @@ import datetime
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import msgspec
@@ -138,8 +138,7 @@ def build_options(owner: str, options: type[T], given: Mapping[str, Any]) -> T:
 
     Raises ``BadOption`` for unknown names (with a did-you-mean), unusable values and missing ones.
     """
-    attrs.resolve_types(options)  # type: ignore[type-var]
-    fields = attrs.fields_dict(options)  # type: ignore[type-var]
+    fields: Mapping[str, attrs.Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(cast("type[Any]", options)))
     for name in given:
         if name not in fields:
             raise BadOption.unknown(owner, name, tuple(fields))

@@ -14,7 +14,13 @@ from boost_core.errors import BadName, BadOption
 from boost_core.options import build_options, convert_option, duration, mask_url, option, option_names
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
-_PLUGIN_TABLES: Final = {"brokers": "broker", "stores": "store", "pools": "pool", "codecs": "codec", "controls": "control"}
+_PLUGIN_TABLES: Final = {
+    "brokers": "broker",
+    "stores": "store",
+    "pools": "pool",
+    "codecs": "codec",
+    "controls": "control",
+}
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -39,7 +45,9 @@ class AppOptions:
     namespace: str = option("", help="Prefix of queues and keys, such as 'staging'.", convert=_namespace)
     disable: tuple[str, ...] = option((), help="Plugins or distributions that are not to be loaded.", convert=_names)
     app: str | None = option(None, help="Target of commands that are given none.")
-    drain_timeout: float = option(25.0, help="Seconds that running jobs may go on while a worker stops.", convert=duration)
+    drain_timeout: float = option(
+        25.0, help="Seconds that running jobs may go on while a worker stops.", convert=duration
+    )
 
 
 @attrs.frozen
@@ -104,7 +112,9 @@ class Settings:
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Return each setting as (name, value fit to be shown, origin)."""
-        return [(name, _shown(value), self.origin(name)) for name, value in {**self._values, **self.task_defaults}.items()]
+        return [
+            (name, _shown(value), self.origin(name)) for name, value in {**self._values, **self.task_defaults}.items()
+        ]
 
 
 def _shown(value: Any) -> str:
@@ -148,7 +158,11 @@ def _add_tables(plugins: dict[tuple[str, str], list[Layer]], group: str, tables:
 
 def _environment(environ: Mapping[str, str]) -> Layer:
     """Return the app's own variables; other names that begin with BOOST_ belong to others."""
-    values = {name: environ[f"BOOST_{name.upper()}"] for name in option_names(AppOptions) if f"BOOST_{name.upper()}" in environ}
+    values = {
+        name: environ[f"BOOST_{name.upper()}"]
+        for name in option_names(AppOptions)
+        if f"BOOST_{name.upper()}" in environ
+    }
     return Layer(values, lambda name: f"environment BOOST_{name.upper()}")
 
 

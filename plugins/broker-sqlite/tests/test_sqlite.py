@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from boost_broker_sqlite import plugin
 from boost_broker_sqlite.broker import SqliteBroker
 from boost_broker_sqlite.plugin import SPEC, SqliteOptions
@@ -32,8 +31,8 @@ from boost_core.plugin import (
     SettleError,
     TaskConflict,
     UnsupportedCapability,
+    sqlitefile,
 )
-from boost_core.plugin import sqlitefile
 from boost_core.plugin.sqlitefile import SqliteFile
 
 

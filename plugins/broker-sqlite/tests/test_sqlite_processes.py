@@ -12,7 +12,6 @@ import time
 from collections import Counter
 
 import pytest
-
 from boost_broker_sqlite.broker import SqliteBroker
 from boost_broker_sqlite.plugin import SPEC, SqliteOptions
 from boost_core.options import build_options

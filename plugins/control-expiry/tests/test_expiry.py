@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 import pytest
-
 from boost_control_expiry.control import Expiry
 from boost_control_expiry.plugin import EXPIRY, ExpiryOptions, boost_controls
 from boost_core.options import build_options

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from boost_core.options import build_options
 from boost_core.plugin import BadOption, Closed, StoreUnavailable, sqlitefile
 from boost_store_sqlite import plugin

@@ -60,8 +60,8 @@ class App:
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Return a decorator that declares a function as a task of this app.
 
-        ``queue`` is the queue's name, else the task's; ``name`` the task's, else the queue argument, else the function's
-        qualified name. ``options`` are checked when the task is first used, or by ``app.check()``. Raises
+        ``queue`` is the queue's name, else the task's; ``name`` the task's, else the queue argument, else the
+        function's qualified name. ``options`` are checked when the task is first used, or by ``app.check()``. Raises
         ``TaskConflict`` where another function has the name, ``BadName`` for unusable names.
         """
         if callable(queue):
@@ -92,7 +92,8 @@ class App:
             if other is not None and not _same_place(other.declared, declared):
                 places = (other.declared.place, declared.place)
                 raise TaskConflict("task name", task_name, places, 'Give one of them a name of its own: name="..."')
-            task = self._tasks[task_name] = Task(self, declared)
+            task: Task[P, R] = Task(self, declared)
+            self._tasks[task_name] = task
         return task
 
     @property
@@ -239,7 +240,7 @@ class App:
     # --- working -----------------------------------------------------------------------------------
 
     def worker(self, *tasks: Task[..., Any], **given: Any) -> Any:
-        """Return a ``Worker`` on these tasks, else all: ``with`` or ``async with`` it, or call ``start`` and ``stop``."""
+        """Return a ``Worker`` on these tasks, else all: ``with`` or ``async with`` it, or call ``start``, ``stop``."""
         return load_object(_WORKER)(self, tasks or tuple(self.tasks.values()), **given)
 
     def consume(self, task: Task[..., Any]) -> None:
@@ -279,4 +280,3 @@ def _same_place(one: Declared, other: Declared) -> bool:
     """One function reached twice (``__main__`` and a module), or redefined in an interactive session."""
     interactive = one.place.startswith("<") or other.place.startswith("<") or "ipykernel" in other.place
     return interactive or one.place == other.place
-

@@ -14,6 +14,8 @@ from boost_core.controls.result import ResultRecord, decode_record, result_key
 from boost_core.errors import BoostError, JobFailed, ResultsOff, ResultTimeout
 
 if TYPE_CHECKING:
+    import asyncio
+
     from boost_core.app.task import Task
 
 R = TypeVar("R")
@@ -117,7 +119,7 @@ class Job(Generic[R]):
         arrived: asyncio.Future[bytes] = loop.create_future()
 
         def take(value: bytes) -> None:
-            loop.call_soon_threadsafe(lambda: arrived.done() or arrived.set_result(value))
+            loop.call_soon_threadsafe(_arrive, arrived, value)
 
         key, waiter = self._key(), self.task.app.waiter
         await asyncio.to_thread(waiter.add, key, take)  # opening the store may take a while
@@ -149,6 +151,11 @@ class Job(Generic[R]):
             record.error_message,
             record.traceback,
         )
+
+
+def _arrive(arrived: asyncio.Future[bytes], value: bytes) -> None:
+    if not arrived.done():
+        arrived.set_result(value)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float | None, every: float = 0.05) -> bool:

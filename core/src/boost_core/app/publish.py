@@ -36,7 +36,7 @@ class Outgoing:
 
 
 class Publisher:
-    """Publishes for one app. ``push`` calls the broker directly; ``apush`` hands over to one thread that merges batches."""
+    """Publishes for one app. ``push`` calls the broker directly; ``apush`` gives to one thread that merges batches."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -144,7 +144,7 @@ class Publisher:
             error: BaseException | None = None
             try:
                 self.publish(broker, frames)
-            except Exception as caught:  # noqa: BLE001 - it is the callers' to handle
+            except Exception as caught:
                 error = caught
             start = 0
             for outgoing, loop, stored in items:
@@ -175,7 +175,7 @@ def _ttl(plan: TaskPlan, message: Message, now: int) -> float | None:
 
 
 def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
-    """Publish, repeating what surely failed until ``deadline`` (monotonic); what is unsure only where that can't double."""
+    """Publish, repeating what surely failed until ``deadline`` (monotonic); what is unsure, only if it can't double."""
     indexes: Sequence[int] = range(len(frames))
     waiting = frames
     while True:

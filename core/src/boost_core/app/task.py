@@ -39,9 +39,8 @@ class Call(Generic[R]):
 class Pushing(Generic[P, R]):
     """The ways to push: shared by a task and by ``task.options(...)``."""
 
-    _task: Task[P, R]
-    _own: Mapping[str, Any] = _NO_OPTIONS
-    _job_id: str | None = None
+    def __init__(self, task: Task[P, R], own: Mapping[str, Any] = _NO_OPTIONS, job_id: str | None = None) -> None:
+        self._task, self._own, self._job_id = task, own, job_id
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Return this call, to be pushed in a batch."""
@@ -64,8 +63,9 @@ class Pushing(Generic[P, R]):
         return (await self._task.app.apush_many([self.call(*args, **kwargs)]))[0]
 
     def push_many(self, calls: Iterable[Call[R] | Sequence[Any] | Mapping[str, Any]]) -> list[Job[R]]:
-        """Publish many jobs in batches; return once all are stored. Each call is ``task.call(...)``, a tuple of
-        positional arguments, or a dict of keyword arguments.
+        """Publish many jobs in batches; return once all are stored.
+
+        Each call is ``task.call(...)``, a tuple of positional arguments, or a dict of keyword arguments.
         """
         return self._task.app.push_many(self._calls(calls))
 
@@ -92,9 +92,6 @@ class Pushing(Generic[P, R]):
 class Configured(Pushing[P, R]):
     """A task with options set for the messages pushed through it."""
 
-    def __init__(self, task: Task[P, R], own: Mapping[str, Any], job_id: str | None) -> None:
-        self._task, self._own, self._job_id = task, own, job_id
-
 
 class Task(Pushing[P, R]):
     """A declared function. Calling it runs it here and now, always; ``push`` sends it to a worker."""
@@ -103,7 +100,7 @@ class Task(Pushing[P, R]):
         self.app, self.declared = app, declared
         self.function: Callable[P, R] = declared.function
         self.name, self.queue = declared.name, declared.queue
-        self._task = self
+        super().__init__(self)
         self._plan: TaskPlan | None = None
         self._broker: SyncBroker | None = None
         self._generation = 0

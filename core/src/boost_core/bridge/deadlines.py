@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+
 from boost_core.types import Clock, Run, TimedOut
 
 

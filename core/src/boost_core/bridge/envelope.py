@@ -1,4 +1,4 @@
-"""Bodies. A message is ``<codec>\\n<payload>``, a dead letter ``<codec> <header's length>\\n<header><original body>``."""
+r"""Bodies. A message is ``<codec>\n<payload>``, a dead letter ``<codec> <header length>\n<header><original body>``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Opener:
 
 def wrap_dead(tag: str, header: bytes, original: bytes | memoryview) -> bytes:
     """Return the body of a dead letter; the original bytes stand in it as they were."""
-    return b"%b %d\n%b%b" % (tag.encode(), len(header), header, original)
+    return b"".join((b"%b %d\n" % (tag.encode(), len(header)), header, original))
 
 
 def open_dead(body: bytes | memoryview, codec_of: CodecOf) -> DeadLetter:

@@ -40,7 +40,7 @@ class Keeper:
         while not self._stop.wait(min(_TICK, self._period) if self._pump.held else self._period):
             try:
                 self.step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, leases must go on being renewed
+            except Exception as error:
                 log.warning("keeping for broker %s failed: %s: %s", self._pump.spec.name, type(error).__name__, error)
 
     def stop(self) -> None:
@@ -72,4 +72,3 @@ def _keep_gates(runs: Sequence[Run]) -> None:
                 gates[gate].append(run)
     for gate, its in gates.items():
         gate.keep(its)
-

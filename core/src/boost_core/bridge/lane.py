@@ -98,7 +98,7 @@ class Lane:
             return self._ready()
 
     def back(self, runs: Iterable[Run], seconds: float, count: int) -> Sequence[Run]:
-        """Count reported runs (``count`` of them took ``seconds`` in all); return what goes to the pool in their place."""
+        """Count reported runs (``count`` took ``seconds`` in all); return what goes to the pool in their place."""
         with self._lock:
             if count:
                 self._measure(seconds / count)

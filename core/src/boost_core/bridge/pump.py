@@ -20,9 +20,8 @@ from boost_core.bridge.verdict import RELEASED, BadBody, UnknownTask
 from boost_core.contracts.broker import SyncBroker, SyncSubscription
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.codec import Codec
-from boost_core.contracts.control import Admission, End, Hold, Release, Start
+from boost_core.contracts.control import Admission, End, Hold, Start
 from boost_core.contracts.pool import CancelAnswer
-from boost_core.contracts.specs import BrokerSpec
 from boost_core.errors import DecodeError
 from boost_core.plan.compile import TaskPlan
 from boost_core.types import (
@@ -400,7 +399,7 @@ class Pump:
             elif run.claim():
                 for gate in run.task.gates[:number]:
                     gate.undo([run])
-                outcome: Any = RELEASED if isinstance(admission, Release) else admission.outcome
+                outcome: Any = admission.outcome if isinstance(admission, End) else RELEASED
                 self.report(run, outcome)
         return passed
 
@@ -451,5 +450,3 @@ class Pump:
             self._solitary = None
         self._alone = deque(run for run in self._alone if run.token in self.held)
         self.wake()
-
-

@@ -29,7 +29,7 @@ STOPPING: Final = Cancelled("the worker is stopping")
 
 
 class Settler:
-    """Works off a pump's outcomes, in one thread. What can't be written now is put aside and tried again; the others settle."""
+    """Works off a pump's outcomes, in one thread. What can't be written now is tried again later; the others settle."""
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
@@ -105,7 +105,7 @@ class Settler:
         return True
 
     def _decided(self, run: Run, outcome: Any) -> Ended:
-        if outcome is RELEASED or outcome is STOPPING:
+        if _goes_back(outcome):
             undo_gates([run])
             return Ended(run, outcome, RELEASED, committed=True)
         verdict = ACK if type(outcome) is Done else verdict_of(outcome, run.message)
@@ -154,7 +154,7 @@ class Settler:
         for policy, ends in _by_policy(end for end in ended if not end.committed).items():
             try:
                 policy.commit(ends)
-            except Exception as error:  # noqa: BLE001 - a store that is down, or a control's bug: both wait
+            except Exception as error:
                 failed.update(map(id, ends))
                 self._put_aside(ends, wait, error)
         ready = [end for end in ended if id(end) not in failed]
@@ -197,7 +197,7 @@ class Settler:
         codec, tag = self._pump.codec_for(end.run)
         if isinstance(end.verdict, Next):
             return next_frame(end, end.verdict, codec, tag)
-        assert isinstance(end.verdict, Dead)  # noqa: S101 - for the type checker: Ack never comes here
+        assert isinstance(end.verdict, Dead)
         queue = self._pump.dead_queue(end.run.delivery.queue)
         return dead_frame(end, end.verdict, codec, tag, queue, self._pump.spec.limits.max_body)
 
@@ -252,6 +252,10 @@ class Settler:
         return sum(len(entry[3]) for entry in self._aside)
 
 
+def _goes_back(outcome: object) -> bool:
+    return outcome is RELEASED or outcome is STOPPING
+
+
 def undo_gates(runs: Iterable[Run]) -> None:
     """Let gates forget runs that never started or went back."""
     gates: dict[Gate, list[Run]] = defaultdict(list)
@@ -268,5 +272,3 @@ def _by_policy(ended: Iterable[Ended]) -> dict[Policy, list[Ended]]:
         for policy in end.run.task.committing:
             by_policy[policy].append(end)
     return by_policy
-
-

@@ -59,7 +59,7 @@ class AsyncioPool(Pool):
 
     def _start(self) -> None:
         mailbox, loop, tasks = self._mailbox, self._loop, self._tasks
-        assert loop is not None  # noqa: S101 - for the type checker: submit comes after open
+        assert loop is not None
         while mailbox and self._running < self.size and not self._closed:
             run = mailbox.popleft()
             if run.claim():
@@ -118,10 +118,10 @@ class AsyncioPool(Pool):
             self._loop.close()
         return [*unstarted, *unfinished]
 
-    async def _finish(self, timeout: float, unfinished: list[Run]) -> None:
+    async def _finish(self, seconds: float, unfinished: list[Run]) -> None:
         loop = asyncio.get_running_loop()
         if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=timeout)
+            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
         unfinished.extend(self._tasks)
         late = list(self._tasks.values())
         for task in late:
@@ -129,10 +129,10 @@ class AsyncioPool(Pool):
         if late:
             await asyncio.wait(late, timeout=1.0)
         await loop.shutdown_asyncgens()
-        await loop.shutdown_default_executor(*([1.0] if _executor_takes_timeout() else []))
+        await loop.shutdown_default_executor(*([1.0] if _executor_takes_seconds() else []))
 
 
-def _executor_takes_timeout() -> bool:
+def _executor_takes_seconds() -> bool:
     import sys
 
     return sys.version_info >= (3, 12)

@@ -23,7 +23,7 @@ _raw_dict: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class JsonBinder(Binder):
-    """Compiled for one function. An argument whose exact type is certain goes straight to the encoder; others are tried out."""
+    """Compiled for one function. An argument of a certain exact type goes straight to the encoder; others are tried."""
 
     def __init__(self, task: str, function: Callable[..., Any]) -> None:
         self._task = task
@@ -69,7 +69,7 @@ class JsonBinder(Binder):
             args = message.args
             try:
                 return (self._only or self._by_count[len(_raw_list(args))])(args), {}
-            except Exception:  # noqa: BLE001, S110 - below finds out what is wrong, and with which argument
+            except Exception:  # noqa: S110 - below finds out what is wrong, and with which argument
                 pass
         return self._decode_each(message)
 

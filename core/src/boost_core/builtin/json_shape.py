@@ -83,7 +83,7 @@ class ImpossibleShape(Shape):
         self._problem = problem
         self.accepts = frozenset()
 
-    def carry(self, value: Any) -> bytes:  # noqa: ARG002 - whatever it is
+    def carry(self, value: Any) -> bytes:
         """Raise the ``Misfit``."""
         raise Misfit(self._problem)
 
@@ -104,7 +104,7 @@ def _encoded(value: Any) -> bytes:
     try:
         return encode(value)
     except RecursionError:
-        raise TooDeep() from None
+        raise TooDeep from None
     except UnicodeEncodeError as error:
         message = f"contains text with a lone surrogate ({error.object[error.start]!r}), which is not valid Unicode"
         raise Misfit(message) from None

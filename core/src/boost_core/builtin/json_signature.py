@@ -79,14 +79,14 @@ class CallSignature:
         """Return the name, as users know it, and the shape of a positional argument."""
         if index < len(self.positional):
             return self.positional[index], self.shapes[index]
-        assert self.extra_shape is not None  # noqa: S101 - for the type checker: check() was passed
+        assert self.extra_shape is not None
         return f"{self.extra}[{index - len(self.positional)}]", self.extra_shape
 
     def by_name(self, name: str) -> Shape:
         """Return the shape of a keyword argument."""
         if name in self._keywords:
             return self.named[name]
-        assert self.extra_named_shape is not None  # noqa: S101 - as above
+        assert self.extra_named_shape is not None
         return self.extra_named_shape
 
     # --- annotations -------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class CallSignature:
             return Shape()
         try:
             return shape_of(self._resolved(annotation))
-        except Exception as error:  # noqa: BLE001 - it is told when a result is to be stored
+        except Exception as error:
             shown = _shown(annotation)
             return ImpossibleShape(f"is annotated {shown}, which can't be carried: {error}. {_fix(error)}")
 

@@ -13,5 +13,5 @@ class SoloPool(ThreadPool):
 
     world: ClassVar[World] = World.INLINE
 
-    def __init__(self, options: Any, size: int) -> None:  # noqa: ARG002 - a solo pool has one size
+    def __init__(self, options: Any, size: int) -> None:
         super().__init__(options, 1)

@@ -12,7 +12,6 @@ from boost_core.contracts.pool import CancelAnswer, Pool, Report
 from boost_core.contracts.specs import World
 from boost_core.types import Run, RunnerCall
 
-
 LARGEST_CHUNK: Final = 16
 REPORT_SECONDS: Final = 0.001
 

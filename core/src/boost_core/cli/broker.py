@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boost_core.app.app import App
 from boost_core.cli.target import load_app
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def opened_broker(chosen: str | None) -> SyncBroker:
     """Return the broker that was chosen on the command line, else the one of the settings, opened."""
-    app = App("command", **({"broker": chosen} if chosen else {}))
+    given: dict[str, Any] = {"broker": chosen} if chosen else {}
+    app = App("command", **given)
     spec, url = app.registry.find("broker", app.settings.get("broker"))
     return app.services.broker(spec, app.settings.plugin_options(spec, {"url": url} if url else {}))
 

@@ -81,5 +81,3 @@ def _say(error: BoostError) -> None:
     click.echo(f"{type(error).__name__}: {error}", err=True)
     for note in getattr(error, "__notes__", ()):
         click.echo(f"  {note}", err=True)
-
-

@@ -140,7 +140,7 @@ def _own_lines(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and os.path.dirname(__file__) not in frame.filename
+        if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename
     ]
     lines = "".join(traceback.format_list(frames)) + "".join(traceback.format_exception_only(error))
     return f"it doesn't import:\n{lines.rstrip()}"

@@ -22,7 +22,7 @@ class SyncSubscription:
     """
 
     def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:
-        """Return up to ``want[queue]`` deliveries a queue as soon as anything is there, ``[]`` after ``timeout`` seconds.
+        """Return up to ``want[queue]`` deliveries a queue as soon as any is there, ``[]`` after ``timeout`` seconds.
 
         FETCH thread, in a loop. Never more than wanted; queues absent from ``want`` yield nothing.
         A broker with PRIORITY yields higher ones first, within and between its queues' wants.

@@ -71,7 +71,7 @@ class Gate:
     paces: ClassVar[bool] = False
 
     def demand(self, want: int) -> tuple[int, float | None]:
-        """Return how many may come of ``want``, or 0 and not before when (monotonic). FETCH thread; reserves nothing."""
+        """Return how many of ``want`` may come, or 0 and from when on (monotonic). FETCH thread; reserves nothing."""
         return want, None
 
     def admit(self, runs: Sequence[Run]) -> Sequence[Admission]:
@@ -129,8 +129,9 @@ class Control:
 
     ``task`` is the compiled plan: ``task.name``, ``task.queue``, ``task.values`` (option name to value, the
     options of all controls among them), ``task.binder``, ``task.is_async``. Returning ``None``, or ``nxt`` unchanged,
-    means "this task doesn't use me", at no cost. ``wrap`` is asked twice: for plain messages, whose values are the task's,
-    and with ``task.overridden`` for those with options of their own, to be read by ``run.setting(name)``. Override ``around`` *or* the closure pair, not both.
+    means "this task doesn't use me", at no cost. ``wrap`` is asked twice: for plain messages, whose values are the
+    task's, and with ``task.overridden`` for those with options of their own, to be read by ``run.setting(name)``.
+    Override ``around`` *or* the closure pair, not both.
     """
 
     def __init__(self, context: ControlContext) -> None:
@@ -141,7 +142,7 @@ class Control:
         return {}
 
     def stamp(self, message: Message, values: Mapping[str, Any]) -> None:
-        """Write what the message must carry. Publisher's thread, per message; ``values`` are the options as they hold for it."""
+        """Write what the message must carry. Publisher's thread, per message; ``values`` hold for this message."""
 
     def gate(self, task: Any) -> Gate | None:
         """Return this task's gate."""
@@ -162,5 +163,3 @@ class Control:
     def around(self, call: Run) -> Around:
         """Yield effects around the call, in any world; return the Outcome."""
         raise NotImplementedError
-
-

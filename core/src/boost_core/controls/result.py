@@ -64,7 +64,7 @@ class ResultControl(Control):
         super().__init__(context)
         self._policy = _ResultPolicy(context)
 
-    def policy(self, task: Any) -> Policy:  # noqa: ARG002 - one policy batches over all tasks
+    def policy(self, task: Any) -> Policy:
         return self._policy
 
     def wrap(self, task: Any, nxt: RunnerCall) -> RunnerCall:
@@ -143,4 +143,3 @@ def _reason(outcome: Outcome, verdict: Any) -> str:
     if isinstance(verdict, Dead):
         return verdict.reason
     return str(getattr(outcome, "reason", _state(outcome, verdict)))
-

@@ -74,7 +74,7 @@ class RetryControl(Control):
         delay = values["retry_delay"]
         return {Capability.DELAY: f"retry_delay={delay}"} if delay and values["retries"] else {}
 
-    def policy(self, task: Any) -> Policy:  # noqa: ARG002 - one policy serves all tasks
+    def policy(self, task: Any) -> Policy:
         return self._policy
 
 
@@ -115,5 +115,5 @@ def backoff(delay: float | tuple[float, float], attempt: int) -> float:
     if not isinstance(delay, tuple):
         return delay
     first, longest = delay
-    full = min(longest, first * 2 ** min(attempt - 1, 60))
-    return full * (0.5 + random.random() / 2)  # noqa: S311 - spreading load, not secrets
+    full: float = min(longest, first * 2 ** min(attempt - 1, 60))
+    return random.uniform(full / 2, full)

@@ -17,7 +17,6 @@ from boost_core.plan.effects import drive, drive_async, guarded, guarded_async
 from boost_core.plan.stages import ordered
 from boost_core.types import Done, Failed, Outcome, Run, RunnerCall, Steer
 
-
 DONE: Final = Done()
 
 
@@ -35,8 +34,8 @@ class TaskPlan:
     """Everything about one task, resolved: what the publisher, the pump and the pool need.
 
     ``call`` is compiled for messages without options of their own, so that a control that the task doesn't use
-    costs nothing; ``call_own`` for the others: while it is compiled, ``overridden`` is True. ``prefix`` begins each body,
-    ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids.
+    costs nothing; ``call_own`` is for the others: while it is compiled, ``overridden`` is True. ``prefix`` begins each
+    body, ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids.
     """
 
     name: str
@@ -157,7 +156,7 @@ def _function(plan: TaskPlan) -> RunnerCall:
             return DONE if value is None else Done(value)
         except Steer as steer:
             return steer  # type: ignore[return-value]
-        except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker
+        except BaseException as error:
             return _failure(run, error)
 
     return call
@@ -176,7 +175,7 @@ def _coroutine_function(plan: TaskPlan) -> RunnerCall:
             return DONE if value is None else Done(value)
         except Steer as steer:
             return steer  # type: ignore[return-value]
-        except BaseException as error:  # noqa: BLE001 - sys.exit and the like end the job, not the worker
+        except BaseException as error:
             return _failure(run, error)
 
     return call
@@ -229,7 +228,7 @@ def _outermost(nxt: RunnerCall) -> RunnerCall:
         run.started = monotonic()
         try:
             outcome: Outcome = nxt(run)
-        except Exception as error:  # noqa: BLE001 - a control's own bug, named by ControlError
+        except Exception as error:
             outcome = Failed(error)
         run.finished = monotonic()
         return outcome
@@ -243,7 +242,7 @@ def _outermost_async(nxt: RunnerCall) -> RunnerCall:
         run.started = monotonic()
         try:
             outcome: Outcome = await nxt(run)
-        except Exception as error:  # noqa: BLE001 - a control's own bug, named by ControlError
+        except Exception as error:
             outcome = Failed(error)
         run.finished = monotonic()
         return outcome

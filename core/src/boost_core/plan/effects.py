@@ -18,10 +18,11 @@ def drive(control: str, around: Callable[[Run], Around], nxt: RunnerCall) -> Run
     def call(run: Run) -> Outcome:
         generator = around(run)
         answer: Any = None
+        outcome: Outcome
         while True:
             effect, outcome = _advance(generator, answer)
             if effect is None:
-                return outcome  # type: ignore[no-any-return]
+                return outcome
             answer = _pause(effect) if isinstance(effect, Sleep) else nxt(run)
 
     call.__qualname__ = f"around[{control}]"
@@ -34,6 +35,7 @@ def drive_async(control: str, around: Callable[[Run], Around], nxt: RunnerCall) 
     async def call(run: Run) -> Outcome:
         generator = around(run)
         answer: Any = None
+        outcome: Outcome
         while True:
             effect, outcome = _advance(generator, answer)
             if effect is None:
@@ -54,8 +56,8 @@ def _advance(generator: Around, answer: Any) -> tuple[Effect | None, Any]:
         return None, stop.value
 
 
-def _pause(effect: Sleep) -> None:
-    threading.Event().wait(effect.seconds)
+def _pause(effect: Sleep) -> Any:
+    return threading.Event().wait(effect.seconds)
 
 
 def guarded(control: str, distribution: str, nxt: RunnerCall) -> RunnerCall:

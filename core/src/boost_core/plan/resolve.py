@@ -97,7 +97,7 @@ class Resolver:
         return plan
 
     def check_capabilities(self, plan: TaskPlan, own: Mapping[str, Any]) -> None:
-        """Raise ``UnsupportedCapability`` where a task's values, or one message's ``own``, ask too much of the broker."""
+        """Raise ``UnsupportedCapability`` where a task's values, or a message's ``own``, ask too much of the broker."""
         values = {**plan.values, **own} if own else plan.values
         wanted: dict[Capability, str] = {}
         if values["priority"]:
@@ -225,7 +225,9 @@ def _owners(specs: Sequence[ControlSpec]) -> dict[str, tuple[Any, str]]:
         attrs.resolve_types(options)
         for field in attrs.fields(options):
             if field.name in owners:
-                problem = f"controls {owners[field.name][1]!r} and {owner!r} both declare the task option {field.name!r}."
+                problem = (
+                    f"controls {owners[field.name][1]!r} and {owner!r} both declare the task option {field.name!r}."
+                )
                 raise ControlMismatch(problem, "Uninstall one of them.")
             owners[field.name] = (field, owner)
     return owners

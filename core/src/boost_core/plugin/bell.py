@@ -29,6 +29,7 @@ SEATS: Final = 1024
 """How many may wait at one folder at the same time."""
 
 _MARK: Final = b"\x01"
+_DRAIN_BYTES: Final = 4096
 _LONGEST_WAIT: Final = 3600.0  # poll takes milliseconds in a C int
 
 
@@ -143,7 +144,7 @@ class Seat:
 
     def _empty(self) -> None:
         try:
-            while len(os.read(self._reader, 4096)) == 4096:
+            while len(os.read(self._reader, _DRAIN_BYTES)) == _DRAIN_BYTES:
                 pass
         except BlockingIOError:
             pass  # it is empty

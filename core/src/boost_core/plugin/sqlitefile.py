@@ -274,7 +274,7 @@ class SqliteFile:
         """Copy the log back into the file when it has grown by some 1,000 pages; shorten it when it is long."""
         assert self._connection is not None
         try:
-            size = os.stat(f"{self.path}-wal").st_size
+            size = Path(f"{self.path}-wal").stat().st_size
         except FileNotFoundError:
             return
         if self._commits < CHECKPOINT_COMMITS and size < self._wal_size + CHECKPOINT_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import importlib_metadata
@@ -58,7 +58,7 @@ def installed() -> tuple[Entry, ...]:
     return scan()
 
 
-def _entries(distribution: importlib_metadata.Distribution, name: str) -> list[Entry]:
+def _entries(distribution: Any, name: str) -> list[Entry]:
     found = [point for point in distribution.entry_points if point.group in _GROUPS]
     if not found:
         return []
@@ -76,7 +76,7 @@ def _entries(distribution: importlib_metadata.Distribution, name: str) -> list[E
     ]
 
 
-def _location(distribution: importlib_metadata.Distribution, value: str) -> str:
+def _location(distribution: Any, value: str) -> str:
     """Return the folder of the entry's package: beside the metadata, or where an editable install points."""
     package = value.partition(":")[0].partition(".")[0].strip()
     return str(Path(str(distribution.locate_file(package))))

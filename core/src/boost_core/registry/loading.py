@@ -32,7 +32,7 @@ def load_module(entry: Entry) -> ModuleType:
 
 
 def load_factory(entry: Entry | None, spec: Spec) -> Any:
-    """Import what a spec's ``factory`` names. Raises ``PluginBroken`` (the import's own error for a spec given directly)."""
+    """Import a spec's ``factory``. Raises ``PluginBroken``, or the import's error for a spec given directly."""
     try:
         return load_object(spec.factory)
     except Exception as error:

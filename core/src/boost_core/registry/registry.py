@@ -77,24 +77,24 @@ class Registry:
     # --- look-up -----------------------------------------------------------------------------------
 
     def broker(self, name: str) -> BrokerSpec:
-        """Return the spec of a broker. Raises ``BrokerNotFound``, ``PluginBroken``, ``PluginConflict``, ``PluginIncompatible``."""
-        return cast(BrokerSpec, self._get("broker", name))
+        """Return a broker's spec; raises ``BrokerNotFound``, ``PluginBroken``, ``PluginConflict`` and the like."""
+        return cast("BrokerSpec", self._get("broker", name))
 
     def pool(self, name: str) -> PoolSpec:
         """Return the spec of a pool; raises as ``broker`` does."""
-        return cast(PoolSpec, self._get("pool", name))
+        return cast("PoolSpec", self._get("pool", name))
 
     def codec(self, name: str) -> CodecSpec:
         """Return the spec of a codec; raises as ``broker`` does."""
-        return cast(CodecSpec, self._get("codec", name))
+        return cast("CodecSpec", self._get("codec", name))
 
     def store(self, name: str) -> StoreSpec:
         """Return the spec of a store; raises as ``broker`` does."""
-        return cast(StoreSpec, self._get("store", name))
+        return cast("StoreSpec", self._get("store", name))
 
     def control(self, name: str) -> ControlSpec:
         """Return the spec of a control; raises as ``broker`` does."""
-        return cast(ControlSpec, self._get("control", name))
+        return cast("ControlSpec", self._get("control", name))
 
     def controls(self) -> Sequence[ControlSpec]:
         """Return the specs of all installed controls, by name."""
@@ -169,7 +169,9 @@ class Registry:
         disabled = [e for e in self._entries if e.kind == kind and e.name == name and self._is_disabled(e)]
         if disabled:
             by = name if name in self._disabled else disabled[0].distribution
-            problem = f"the {kind} {name!r} ({disabled[0].distribution} {disabled[0].version}) is installed, but disabled."
+            problem = (
+                f"the {kind} {name!r} ({disabled[0].distribution} {disabled[0].version}) is installed, but disabled."
+            )
             return BadOption(problem, f"Take {by!r} out of BOOST_DISABLE, disable= or [tool.boost] disable.")
         return _NOT_FOUND[kind](name, self.installed(kind), hints.PLUGINS.get((kind, name)))
 
@@ -184,7 +186,7 @@ class Registry:
         module = load_module(entry)
         self._register(entry, module)
         hook = getattr(module, f"boost_{entry.kind}s", None)
-        specs = list(hook()) if hook is not None else []
+        specs = list[Spec](hook()) if hook is not None else []
         for spec in specs:
             problem = check_spec(entry, spec)
             if problem:
@@ -192,7 +194,9 @@ class Registry:
         mine = [spec for spec in specs if spec.name == entry.name]
         if len(mine) != 1:
             listed = ", ".join(spec.name for spec in specs) or "none"
-            raise broken(entry, f"its module {entry.module} hands over the {entry.kind}s {listed}, not one {entry.name!r}")
+            raise broken(
+                entry, f"its module {entry.module} hands over the {entry.kind}s {listed}, not one {entry.name!r}"
+            )
         if mine[0].api != API:
             raise PluginIncompatible(entry.distribution, entry.version, mine[0].api, __version__, API)
         return mine[0]

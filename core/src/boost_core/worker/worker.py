@@ -11,21 +11,20 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from boost_core.app.services import queue_specs
 from boost_core.app.publish import queue_facts
+from boost_core.app.services import queue_specs
 from boost_core.bridge.lane import Lane
 from boost_core.bridge.pump import Pump
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.pool import Pool
-from boost_core.errors import BadOption, BoostError
-from boost_core.options import convert_option, duration
+from boost_core.errors import BadOption
+from boost_core.options import duration
 from boost_core.plan.compile import TaskPlan, add_runner, dispatch
 from boost_core.types import Outcome, Run
 
 if TYPE_CHECKING:
     from boost_core.app.app import App
     from boost_core.app.task import Task
-    from boost_core.contracts.broker import SyncBroker
 
 log = logging.getLogger("boost.worker")
 
@@ -54,8 +53,8 @@ class Worker:
         self.app = app
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.tasks: dict[str, Task[..., Any]] = {}
-        given = app.settings.get("drain_timeout") if drain_timeout is None else duration(drain_timeout)
-        self.drain_timeout = float(given)
+        given = duration(drain_timeout)
+        self.drain_timeout: float = app.settings.get("drain_timeout") if given is None else given
         self._queues = tuple(queues)
         self._overrides = {} if pool is None else {"pool": pool}
         self._cap = concurrency
@@ -120,8 +119,8 @@ class Worker:
             for plan in plans[1:]:
                 if plan.pool.name != first.pool.name:
                     raise BadOption(
-                        f"tasks {first.name!r} ({first.pool.name}) and {plan.name!r} ({plan.pool.name}) share the queue "
-                        f"{plan.queue!r}, but not a pool.",
+                        f"tasks {first.name!r} ({first.pool.name}) and {plan.name!r} ({plan.pool.name}) share the "
+                        f"queue {plan.queue!r}, but not a pool.",
                         "Give them one pool, or a queue each.",
                     )
 
@@ -161,9 +160,7 @@ class Worker:
         for plan in plans:
             by_queue[plan.queue].append(plan)
         limits = first.broker.limits
-        lanes = [
-            Lane(queue, its, self._pools[its[0].pool.name], limits.max_batch) for queue, its in by_queue.items()
-        ]
+        lanes = [Lane(queue, its, self._pools[its[0].pool.name], limits.max_batch) for queue, its in by_queue.items()]
         queues = [spec for queue, its in by_queue.items() for spec in queue_specs(queue, **_facts(its))]
         return Pump(broker, lanes, self._plans, queues, app.services.codec, app.clock)
 
@@ -239,7 +236,9 @@ class Worker:
             self._close_all(CANCEL_SECONDS)
             self.app.registry.worker_stopped(self)
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items())) or "no jobs"
-        log.info("boost worker %s stopped: %s%s", self.name, counts, f", {handed_back} handed back" if handed_back else "")
+        log.info(
+            "boost worker %s stopped: %s%s", self.name, counts, f", {handed_back} handed back" if handed_back else ""
+        )
         return handed_back
 
     def hurry(self) -> None:

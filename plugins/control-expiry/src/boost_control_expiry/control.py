@@ -40,7 +40,7 @@ class Expiry(Control):
             problem = f"task {message.task!r}: with delay={delay:g} and max_age={max_age:g} it would never run."
             raise BadOption(problem, "Give a max_age beyond the delay.")
 
-    def gate(self, task: Any) -> Gate:  # noqa: ARG002 - any task's message may bring a max_age of its own
+    def gate(self, task: Any) -> Gate:
         """Return the one gate of all tasks."""
         return self._gate
 

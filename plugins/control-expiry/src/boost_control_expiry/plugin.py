@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-
 from boost_core.plugin import ControlSpec, GateStage, duration, hookimpl, option
 
 

@@ -16,6 +16,7 @@ from typing import Final
 from boost_core.plugin import Closed, Store, StoreUnavailable
 from boost_core.plugin.bell import Bell, Seat
 from boost_core.plugin.sqlitefile import SqliteFile, project_file
+
 from boost_store_sqlite.plugin import SqliteStoreOptions
 
 APPLICATION_ID: Final = 0x62_73_73_74

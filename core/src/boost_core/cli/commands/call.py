@@ -22,7 +22,13 @@ from boost_core.options import duration
 @click.option("--priority", type=int, help="Higher ones go first.")
 @click.option("--wait", metavar="DURATION", help="Wait so long for the result and print it.")
 def call(
-    target: str, task: str, args: tuple[str, ...], keywords: str, delay: str | None, priority: int | None, wait: str | None
+    target: str,
+    task: str,
+    args: tuple[str, ...],
+    keywords: str,
+    delay: str | None,
+    priority: int | None,
+    wait: str | None,
 ) -> None:
     """Push a job of TASK declared in TARGET. Each argument is JSON, or text where it isn't."""
     app = load_app((target,))
@@ -55,7 +61,9 @@ def _keywords(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise BadOption(f"--kw {text!r} is no JSON: {error}", "Give a JSON object such as '{\"width\": 200}'.") from error
+        raise BadOption(
+            f"--kw {text!r} is no JSON: {error}", "Give a JSON object such as '{\"width\": 200}'."
+        ) from error
     if not isinstance(value, dict):
         raise BadOption(f"--kw {text!r} is no JSON object.", "Give one such as '{\"width\": 200}'.")
     return value

@@ -31,7 +31,9 @@ def dead() -> None:
 @dead.command("list")
 @click.argument("queue", required=False)
 @click.option("--broker", help="Broker: a name or a URL; the project's own unless given.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many a queue.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many a queue."
+)
 @output_option
 def list_dead(queue: str | None, broker: str | None, limit: int, output: str) -> None:
     """List dead letters of QUEUE, or of all queues that the broker knows."""

@@ -26,7 +26,9 @@ _BURST_SECONDS: Final = 0.2
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="TARGET...")
-@click.option("-q", "--queue", "queues", multiple=True, help="Only this queue; may be given several times, or with commas.")
+@click.option(
+    "-q", "--queue", "queues", multiple=True, help="Only this queue; may be given several times, or with commas."
+)
 @click.option("--pool", help="Run all tasks on this pool: threads, asyncio, solo, ...")
 @click.option("--concurrency", type=click.IntRange(min=1), help="At most so many runs at once in this process.")
 @click.option("--burst", is_flag=True, help="Leave once no queue has anything ready or running.")
@@ -120,8 +122,7 @@ class Signals:
     @property
     def force(self) -> int:
         """How hard it is told to stop: SIGTERM never more than a drain, SIGQUIT as two Ctrl-C."""
-        count = sum({signal.SIGINT: 1, signal.SIGQUIT: 2}.get(signal.Signals(number), 0) for number in self.seen)
-        return count
+        return sum({signal.SIGINT: 1, signal.SIGQUIT: 2}.get(signal.Signals(number), 0) for number in self.seen)
 
     def wait(self, seconds: float) -> None:
         """Return when a signal comes, at the latest after ``seconds``."""
@@ -129,5 +130,3 @@ class Signals:
         poll.register(self._read, select.POLLIN)
         if poll.poll(seconds * 1000):
             os.read(self._read, 64)
-
-
