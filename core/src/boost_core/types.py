@@ -18,8 +18,18 @@ MICROSECONDS: Final = 1_000_000
 
 
 def new_id() -> str:
-    """Return a fresh job id: 32 hexadecimal digits from the operating system's random source."""
-    return os.urandom(16).hex()
+    """Return a fresh job id: 32 hexadecimal digits from the operating system's random source, read in blocks."""
+    try:
+        return _FRESH_IDS.pop()
+    except IndexError:
+        digits = os.urandom(16 * _ID_BLOCK).hex()
+        _FRESH_IDS.extend(digits[start : start + 32] for start in range(32, 32 * _ID_BLOCK, 32))
+        return digits[:32]
+
+
+_ID_BLOCK: Final = 128
+_FRESH_IDS: Final[list[str]] = []
+os.register_at_fork(after_in_child=_FRESH_IDS.clear)  # or parent and child would use the same ones
 
 
 class Clock(Protocol):
@@ -91,8 +101,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
     body: bytes = b""
 
 
-@attrs.define(eq=False)
-class Frame:
+class Frame(msgspec.Struct, eq=False, gc=False):
     """What a broker carries. Brokers never see tasks or arguments.
 
     ``delay`` and ``ttl`` are seconds from now; a higher ``priority`` goes first; ``dedup_id``

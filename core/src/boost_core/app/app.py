@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -35,6 +37,7 @@ R = TypeVar("R")
 
 PUSH_BATCH = 1000
 _WORKER = "boost_core.worker.worker:Worker"
+_TASK_OF = attrgetter("task")
 _CONSUMER = "boost_core.worker.consumer:Consumer"
 
 
@@ -221,16 +224,16 @@ class App:
     def _frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> dict[SyncBroker, list[Frame]]:
         """Encode a batch, all of it before anything is published; add its jobs."""
         by_broker: dict[SyncBroker, list[Frame]] = defaultdict(list)
-        frames_of: dict[Task[..., Any], list[Frame]] = {}  # the list of its broker: looked up once a task
         made: list[Job[Any]] = []
-        frame_of = self.publisher.frame
-        for call in batch:
-            task = call.task
-            frame = frame_of(task.plan, call.args, call.kwargs, call.own, call.job_id)
-            if task not in frames_of:
-                frames_of[task] = by_broker[task.broker]
-            frames_of[task].append(frame)
-            made.append(task.job(frame, call.own))
+        for task, its in itertools.groupby(batch, _TASK_OF):
+            calls = list(its)
+            frames = self.publisher.frames(task.plan, calls)
+            by_broker[task.broker].extend(frames)
+            plain = task.stores_result({})
+            made += [
+                Job(frame.id, task, task.stores_result(call.own) if call.own else plain)
+                for frame, call in zip(frames, calls, strict=True)
+            ]
         jobs.extend(made)
         return by_broker
 

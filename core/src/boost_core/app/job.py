@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import attrs
+import msgspec
 
 from boost_core.app.services import Services, on_fork
 from boost_core.controls.result import ResultRecord, decode_record, result_key
@@ -81,13 +81,17 @@ class ResultWaiter:
                     callback(value)
 
 
-@attrs.define(eq=False)
-class Job(Generic[R]):
+class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
     """A job that the broker has stored. ``get`` and ``await`` give its result where the task stores results."""
 
+    # Not tracked by the garbage collector: the jobs of a large push_many would slow down each of its rounds.
+
     id: str
-    task: Task[..., R] = attrs.field(repr=lambda task: task.name)
-    results: bool = attrs.field(repr=False)
+    task: Task[..., R]
+    results: bool
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} of {self.task.name!r}>"
 
     def get(self, timeout: float | None = None) -> R:
         """Return what the function returned, waiting up to ``timeout`` seconds (None: as long as it takes).

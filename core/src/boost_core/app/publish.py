@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,8 @@ from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new
 
 if TYPE_CHECKING:
     import asyncio
+
+    from boost_core.app.task import Call
 
 PUBLISH_SECONDS: Final = 10.0
 _REPEAT_WAIT: Final = 0.05
@@ -57,41 +59,27 @@ class Publisher:
         self._services.declare(broker, queue_specs(plan.queue, **queue_facts(plan)))
         return broker
 
-    def frame(
-        self, plan: TaskPlan, args: Sequence[Any], kwargs: Mapping[str, Any], own: Mapping[str, Any], job_id: str | None
-    ) -> Frame:
-        """Return the frame of one call. ``own`` are the options set for this message, converted."""
-        raw_args, raw_kwargs = plan.binder.encode(args, kwargs)
+    def frames(self, plan: TaskPlan, calls: Sequence[Call[Any]]) -> list[Frame]:
+        """Return the frames of calls of one task. Raises for the first that can't be carried."""
         now = int(self._services.clock.time() * MICROSECONDS)
-        values = {**plan.values, **own} if own else plan.values
-        message = Message(
-            v=ENVELOPE_VERSION,
-            id=job_id or new_id(),
-            task=plan.name,
-            at=now,
-            args=msgspec.Raw(raw_args),
-            kwargs=msgspec.Raw(raw_kwargs),
-            priority=values["priority"],
-        )
-        delay = values["delay"]
-        if delay:
-            message.not_before = now + int(delay * MICROSECONDS)
-        if own:
-            message.options = {name: value for name, value in own.items() if name not in _IN_ENVELOPE}
         parent = RUNNING.get(None)
-        if parent is not None:
-            message.root, message.parent = parent.message.root or parent.message.id, parent.message.id
-        for stamp in plan.stampers:
-            stamp(message, values)
-        body = plan.prefix + plan.codec.encode_message(message)
-        if len(body) > plan.largest:
-            raise BodyTooLarge(plan.name, len(body), plan.broker.name, plan.largest)
-        frame = Frame(message.id, plan.queue, body, message.priority, delay)
-        if message.expires_at is not None:
-            frame.ttl = _ttl(plan, message, now)
-        if plan.deduplicates:
-            frame.dedup_id = f"{message.id}:1:0"
-        return frame
+        frames = []
+        for call in calls:
+            message = _message(plan, call, now)
+            if parent is not None:
+                message.root, message.parent = parent.message.root or parent.message.id, parent.message.id
+            body = plan.prefix + plan.codec.encode_message(message)
+            if len(body) > plan.largest:
+                raise BodyTooLarge(plan.name, len(body), plan.broker.name, plan.largest)
+            frame = Frame(message.id, plan.queue, body, message.priority)
+            if message.not_before is not None:
+                frame.delay = (message.not_before - now) / MICROSECONDS
+            if message.expires_at is not None:
+                frame.ttl = _ttl(plan, message, now)
+            if plan.deduplicates:
+                frame.dedup_id = f"{message.id}:1:0"
+            frames.append(frame)
+        return frames
 
     # --- publishing --------------------------------------------------------------------------------
 
@@ -154,6 +142,29 @@ class Publisher:
 
 
 _IN_ENVELOPE: Final = frozenset({"priority", "delay"})
+
+
+def _message(plan: TaskPlan, call: Call[Any], now: int) -> Message:
+    """Return the envelope of one call, stamped by the controls; ``now`` in microseconds."""
+    own = call.own
+    values = {**plan.values, **own} if own else plan.values
+    args, kwargs = plan.binder.encode(call.args, call.kwargs)
+    message = Message(
+        v=ENVELOPE_VERSION,
+        id=call.job_id or new_id(),
+        task=plan.name,
+        at=now,
+        args=msgspec.Raw(args),
+        kwargs=msgspec.Raw(kwargs),
+        priority=values["priority"],
+    )
+    if own:
+        message.options = {name: value for name, value in own.items() if name not in _IN_ENVELOPE}
+    if values["delay"]:
+        message.not_before = now + int(values["delay"] * MICROSECONDS)
+    for stamp in plan.stampers:
+        stamp(message, values)
+    return message
 
 
 def queue_facts(plan: TaskPlan) -> dict[str, Any]:

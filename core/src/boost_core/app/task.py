@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from boost_core.app.app import App
     from boost_core.contracts.broker import SyncBroker
     from boost_core.plan.compile import TaskPlan
-    from boost_core.types import Depth, Frame
+    from boost_core.types import Depth
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,10 +53,10 @@ class Pushing(Generic[P, R]):
         ``BodyTooLarge``, ``PublishError`` and ``BrokerUnavailable``.
         """
         task = self._task
-        app, plan = task.app, task.plan
-        frame = app.publisher.frame(plan, args, kwargs, self._own, self._job_id)
-        app.publisher.publish(task.broker, [frame])
-        return task.job(frame, self._own)
+        publisher = task.app.publisher
+        frames = publisher.frames(task.plan, (Call(task, args, kwargs, self._own, self._job_id),))
+        publisher.publish(task.broker, frames)
+        return Job(frames[0].id, task, task.stores_result(self._own))
 
     async def apush(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Do what ``push`` does from a running event loop, without blocking it."""
@@ -136,9 +136,9 @@ class Task(Pushing[P, R]):
         """True once the broker is open here: pushing needs no connecting first."""
         return self._broker is not None and self._generation == self.app.services.generation
 
-    def job(self, frame: Frame, own: Mapping[str, Any]) -> Job[R]:
-        """Return the job of a stored frame."""
-        return Job(frame.id, self, bool(own["results"] if "results" in own else self.plan.values.get("results")))
+    def stores_result(self, own: Mapping[str, Any]) -> bool:
+        """Return whether a message with these options of its own leaves a result."""
+        return bool(own["results"] if "results" in own else self.plan.values.get("results"))
 
     def options(self, *, job_id: str | None = None, **given: Any) -> Configured[P, R]:
         """Return this task with options for single messages: ``delay``, ``priority``, ``retries``, ``timeout``, ...

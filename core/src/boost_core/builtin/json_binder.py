@@ -37,7 +37,8 @@ class JsonBinder(Binder):
     # --- arguments, going out ------------------------------------------------------------------------
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        self._signature.check(len(args), kwargs.keys())
+        if kwargs or len(args) not in self._by_count:
+            self._signature.check(len(args), kwargs.keys())
         return self._encode_args(args), self._encode_kwargs(kwargs) if kwargs else _NO_KWARGS
 
     def _encode_args(self, args: Sequence[Any]) -> bytes:

@@ -22,7 +22,7 @@ from boost_core.plugin.sqlitefile import SqliteFile, project_file
 from boost_broker_sqlite import inbox, inspection
 from boost_broker_sqlite.plugin import SqliteOptions
 from boost_broker_sqlite.queues import Queues
-from boost_broker_sqlite.schema import APPLICATION_ID, MICROSECONDS, MIGRATIONS
+from boost_broker_sqlite.schema import APPLICATION_ID, LEVELS, MICROSECONDS, MIGRATIONS
 from boost_broker_sqlite.subscription import Home, SqliteSubscription
 
 
@@ -114,13 +114,13 @@ class SqliteBroker(SyncBroker):
 
     def _misfits(self, frames: Sequence[Frame]) -> dict[int, str]:
         """Return which frames can't be stored, and why. Raises ``UnsupportedCapability`` for one with a key."""
+        largest = self.spec.limits.max_body
         found: dict[int, str] = {}
         for index, frame in enumerate(frames):
             if frame.key is not None:
                 raise self.refuse("key_ordered", f"key={frame.key!r}")
-            problem = inbox.misfit(frame, self.spec.limits.max_body)
-            if problem:
-                found[index] = problem
+            if len(frame.body) > largest or not 0 <= frame.priority < LEVELS:
+                found[index] = inbox.misfit(frame, largest)
         return found
 
     def subscribe(
