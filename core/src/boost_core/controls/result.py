@@ -97,7 +97,7 @@ class ResultControl(Control):
 def _encoded(outcome: Done, encode: Any) -> Outcome:
     try:
         return Done(EncodedValue(encode(outcome.value)))
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:
         return Failed(error, final=True)  # its side effects are done: a retry would do them again
 
 
@@ -118,9 +118,10 @@ class _ResultPolicy(Policy):
 
 def _record(ended: Ended) -> ResultRecord:
     outcome, verdict, attempt = ended.outcome, ended.verdict, ended.run.attempt
+    if type(outcome) is Done and type(outcome.value) is not EncodedValue:  # of a gate, or of a layer outside of ours
+        outcome = _encoded(outcome, ended.run.task.binder.encode_value)
     if isinstance(outcome, Done) and isinstance(verdict, Ack):
-        value = outcome.value
-        return ResultRecord(state="done", attempt=attempt, value=value.data if value is not None else None)
+        return ResultRecord(state="done", attempt=attempt, value=outcome.value.data)
     record = ResultRecord(state=_state(outcome, verdict), attempt=attempt, reason=_reason(outcome, verdict))
     if isinstance(outcome, Failed):
         record.error_type = type(outcome.error).__qualname__

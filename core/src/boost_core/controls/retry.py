@@ -10,7 +10,7 @@ import attrs
 
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Control, ControlContext, Policy
-from boost_core.errors import BoostError
+from boost_core.errors import ControlError, DecodeError
 from boost_core.options import duration, option
 from boost_core.types import Dead, Done, Ended, Failed, Killed, Next, Retry, TimedOut
 
@@ -102,8 +102,8 @@ class _RetryPolicy(Policy):
             ended.verdict = Next(backoff(run.setting("retry_delay"), run.attempt) if delay is None else delay)
 
 
-_OWN_BUGS = (BoostError,)
-"""Errors of boost itself inside a run (a control's bug, a bad payload) don't get better by repetition."""
+_OWN_BUGS = (ControlError, DecodeError)
+"""A control's bug and a bad payload don't get better by repetition; a broker or store that is away does."""
 
 
 def backoff(delay: float | tuple[float, float], attempt: int) -> float:
