@@ -22,6 +22,7 @@ from boost_core.app.services import Services
 from boost_core.app.task import Call, Task, batches
 from boost_core.errors import BoostError, TaskConflict, TaskUnknown
 from boost_core.names import check_name
+from boost_core.plan.compile import add_runner
 from boost_core.plan.resolve import Declared, Resolver
 from boost_core.registry.registry import Registry, load_object
 from boost_core.settings import Settings
@@ -156,7 +157,7 @@ class App:
         errors: list[BoostError] = []
         for task in self.tasks.values():
             try:
-                task.plan  # noqa: B018 - the look-up is the check
+                add_runner(self.resolve(task))
             except BoostError as error:
                 errors.append(error)
         if errors:

@@ -35,7 +35,8 @@ class TaskPlan:
 
     ``call`` is compiled for messages without options of their own, so that a control that the task doesn't use
     costs nothing; ``call_own`` is for the others: while it is compiled, ``overridden`` is True. ``prefix`` begins each
-    body, ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids.
+    body, ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids. ``chains`` are the layers
+    that take part, by "gate", "wrap", "wrap_own" and "policy", first or outermost to last.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TaskPlan:
     call: RunnerCall | None = None
     call_own: RunnerCall | None = None
     overridden: bool = False
+    chains: Mapping[str, Sequence[Layer]] = attrs.field(factory=dict)
 
 
 def add_runner(plan: TaskPlan) -> None:
@@ -75,40 +77,38 @@ def add_runner(plan: TaskPlan) -> None:
         specs = [layer.spec for layer in plan.layers]
         return [controls[spec.name] for spec in ordered(specs, lambda spec: getattr(spec, stage))]
 
-    plan.gates = tuple(gate for layer in chosen("gate") if (gate := layer.control.gate(plan)) is not None)
-    plan.policies = tuple(policy for layer in chosen("policy") if (policy := layer.control.policy(plan)) is not None)
-    plan.policies, plan.committing = (
-        tuple(policy for policy in plan.policies if type(policy).decide is not Policy.decide),
-        tuple(policy for policy in plan.policies if type(policy).commit is not Policy.commit),
-    )
-    plan.call = _runner(plan, chosen("wrap"))
+    gates = [(layer, gate) for layer in chosen("gate") if (gate := layer.control.gate(plan)) is not None]
+    policies = [(layer, policy) for layer in chosen("policy") if (policy := layer.control.policy(plan)) is not None]
+    plan.gates = tuple(gate for _, gate in gates)
+    plan.policies = tuple(policy for _, policy in policies if type(policy).decide is not Policy.decide)
+    plan.committing = tuple(policy for _, policy in policies if type(policy).commit is not Policy.commit)
+    plan.call, wraps = _runner(plan, chosen("wrap"))
     plan.overridden = True
-    plan.call_own = _runner(plan, chosen("wrap"))
+    plan.call_own, wraps_own = _runner(plan, chosen("wrap"))
+    plan.overridden = False
+    plan.chains = {
+        "gate": [layer for layer, _ in gates],
+        "wrap": wraps,
+        "wrap_own": wraps_own,
+        "policy": [layer for layer, _ in policies],
+    }
 
 
-def wraps(plan: TaskPlan) -> list[str]:
-    """Return the names of the controls that put a layer around this task's call, outermost first."""
-    specs = ordered([layer.spec for layer in plan.layers], lambda spec: spec.wrap)
-    by_name = {layer.spec.name: layer for layer in plan.layers}
-    return [spec.name for spec in specs if _wrapped(plan, by_name[spec.name], _probe) is not _probe]
-
-
-def _probe(_run: Run) -> Outcome:
-    return Done()
-
-
-def _runner(plan: TaskPlan, layers: Sequence[Layer]) -> RunnerCall:
-    """Nest TRACE > TIMEOUT > (context) > CONTEXT > USER > function, inside out."""
+def _runner(plan: TaskPlan, layers: Sequence[Layer]) -> tuple[RunnerCall, list[Layer]]:
+    """Nest TRACE > TIMEOUT > (context) > CONTEXT > USER > function, inside out; return it and the layers used."""
     coroutine = plan.pool.world is World.LOOP
     call = _innermost(plan)
     context_added = False
+    used: list[Layer] = []
     for layer in reversed(layers):
         if not context_added and layer.spec.wrap is not None and layer.spec.wrap.name in ("TRACE", "TIMEOUT"):
             call, context_added = _in_context(call, coroutine=coroutine), True
-        call = _wrapped(plan, layer, call)
+        nxt, call = call, _wrapped(plan, layer, call)
+        if call is not nxt:
+            used.insert(0, layer)
     if not context_added:
         call = _in_context(call, coroutine=coroutine)
-    return _outermost_async(call) if coroutine else _outermost(call)
+    return (_outermost_async(call) if coroutine else _outermost(call)), used
 
 
 def _wrapped(plan: TaskPlan, layer: Layer, nxt: RunnerCall) -> RunnerCall:

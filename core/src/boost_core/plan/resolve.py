@@ -158,12 +158,12 @@ class Resolver:
                 if name not in owners:
                     raise unknown_option(name, list(owners))
                 values[name] = convert_option(f"task {declared.name!r}", owners[name][0], value)
-                origins[name] = origin
+                origins[name] = origin or self._settings.origin(name)
         return values, origins
 
-    def _given(self, declared: Declared, overrides: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    def _given(self, declared: Declared, overrides: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str | None]]:
         return [
-            (self._settings.task_defaults, "settings"),
+            (self._settings.task_defaults, None),
             (declared.options, f"@boost at {declared.place}"),
             (overrides, "command line"),
         ]
