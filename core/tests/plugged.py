@@ -34,14 +34,19 @@ def control(name: str, factory: Callable[[ControlContext], Control], **facts: An
     return Brought(name=name, factory=factory, facts=facts)
 
 
+def importable(thing: Any) -> str:
+    """Return a path by which a spec's ``factory`` may name ``thing``, a class of a test."""
+    module = ModuleType(f"acme_factory_{next(_numbers)}")
+    sys.modules[module.__name__] = module
+    module.thing = thing
+    return f"{module.__name__}:thing"
+
+
 def plug(app: App, *brought: Brought) -> None:
     """Let an app that wasn't used yet find these controls beside the installed ones."""
+    specs = [ControlSpec(name=one.name, factory=importable(one.factory), **one.facts) for one in brought]
     module = ModuleType(f"acme_controls_{next(_numbers)}")
     sys.modules[module.__name__] = module
-    specs = []
-    for number, one in enumerate(brought):
-        setattr(module, f"factory_{number}", one.factory)
-        specs.append(ControlSpec(name=one.name, factory=f"{module.__name__}:factory_{number}", **one.facts))
 
     @hookimpl
     def boost_controls() -> list[ControlSpec]:

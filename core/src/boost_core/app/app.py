@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
 from boost_core.app.job import Job, ResultWaiter
-from boost_core.app.publish import Publisher
-from boost_core.app.services import Services
+from boost_core.app.publish import Publisher, not_stored
+from boost_core.app.services import Services, on_fork
 from boost_core.app.task import Call, Task, batches
-from boost_core.errors import BoostError, TaskConflict, TaskUnknown
+from boost_core.errors import BadOption, BoostError, BrokerUnavailable, PublishError, TaskConflict, TaskUnknown
 from boost_core.names import check_name
 from boost_core.plan.compile import add_runner
 from boost_core.plan.resolve import Declared, Resolver
@@ -39,6 +39,7 @@ R = TypeVar("R")
 PUSH_BATCH = 1000
 _WORKER = "boost_core.worker.worker:Worker"
 _TASK_OF = attrgetter("task")
+_CALLS = frozenset({Call})
 _CONSUMER = "boost_core.worker.consumer:Consumer"
 
 
@@ -56,6 +57,11 @@ class App:
         self._tasks: dict[str, Task[..., Any]] = {}
         self._lock = threading.RLock()
         self._consumer: Any = None
+        on_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: a lock that another thread of the parent held would never be free again."""
+        self._lock = threading.RLock()
 
     # --- declaring ---------------------------------------------------------------------------------
 
@@ -178,6 +184,8 @@ class App:
     ) -> Job[Any]:
         """Push a job by its task's name; the task needn't be declared here (its queue is ``queue``, else its name)."""
         known = self._tasks.get(task) or self._foreign(task, queue)
+        if queue not in (None, known.queue):
+            raise BadOption(f"task {task!r} is declared here with the queue {known.queue!r}, not {queue!r}.")
         return (known.options(**given) if given else known).push(*args, **(kwargs or {}))
 
     def _foreign(self, name: str, queue: str | None) -> Task[..., Any]:
@@ -201,12 +209,18 @@ class App:
     def push_many(self, calls: Iterable[Call[Any]]) -> list[Job[Any]]:
         """Publish calls of any tasks, in batches; return their jobs once all are stored.
 
-        Raises ``PublishError`` where a batch is not stored whole; the batches before it are stored.
+        A batch with a call that can't be carried raises what ``push`` does, and nothing of it is published.
+        ``PublishError`` names by their places among all calls those that are not stored; up to the end of that batch
+        all others are, and nothing after it was tried.
         """
         jobs: list[Job[Any]] = []
         for batch in batches(calls, PUSH_BATCH):
-            for broker, frames in self._frames(batch, jobs).items():
-                self.publisher.publish(broker, frames)
+            by_broker = self._frames(batch, jobs)
+            for number, (broker, frames) in enumerate(by_broker.items()):
+                try:
+                    self.publisher.publish(broker, frames)
+                except (PublishError, BrokerUnavailable) as error:
+                    _raise_for_calls(error, batch, len(jobs) - len(batch), list(by_broker)[number:])
         return jobs
 
     async def apush_many(self, calls: Iterable[Call[Any]]) -> list[Job[Any]]:
@@ -218,12 +232,16 @@ class App:
             by_broker = self._ready_frames(batch, jobs)
             if by_broker is None:  # the first use of a broker connects: not on the loop
                 by_broker = await asyncio.to_thread(self._frames, batch, jobs)
-            for broker, frames in by_broker.items():
-                await self.publisher.apublish(broker, frames)
+            for number, (broker, frames) in enumerate(by_broker.items()):
+                try:
+                    await self.publisher.apublish(broker, frames)
+                except (PublishError, BrokerUnavailable) as error:
+                    _raise_for_calls(error, batch, len(jobs) - len(batch), list(by_broker)[number:])
         return jobs
 
     def _frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> dict[SyncBroker, list[Frame]]:
         """Encode a batch, all of it before anything is published; add its jobs."""
+        _check_calls(batch)
         by_broker: dict[SyncBroker, list[Frame]] = defaultdict(list)
         made: list[Job[Any]] = []
         for task, its in itertools.groupby(batch, _TASK_OF):
@@ -239,6 +257,7 @@ class App:
         return by_broker
 
     def _ready_frames(self, batch: Sequence[Call[Any]], jobs: list[Job[Any]]) -> Any:
+        _check_calls(batch)
         return self._frames(batch, jobs) if all(call.task.is_open for call in batch) else None
 
     # --- working -----------------------------------------------------------------------------------
@@ -270,6 +289,31 @@ class App:
             self.publisher.close()
         if "services" in self.__dict__:
             self.services.close()
+
+
+def _check_calls(batch: Sequence[Any]) -> None:
+    if not _CALLS.issuperset(map(type, batch)):
+        odd = next(call for call in batch if type(call) is not Call)
+        message = f"app.push_many takes task.call(...), not {type(odd).__name__}"
+        raise TypeError(message)
+
+
+def _raise_for_calls(
+    error: PublishError | BrokerUnavailable, batch: Sequence[Call[Any]], first: int, brokers: Sequence[SyncBroker]
+) -> NoReturn:
+    """Raise what an error of the first of ``brokers`` means for the calls of a batch, which begins at ``first``.
+
+    The others of ``brokers`` were not tried; those that aren't named have stored their part.
+    """
+    left = set(brokers)
+    tried = [first + place for place, call in enumerate(batch) if call.task.broker is brokers[0]]
+    untried = [first + place for place, call in enumerate(batch) if call.task.broker in left - {brokers[0]}]
+    if isinstance(error, PublishError):
+        failed = [*(tried[index] for index in error.failed), *untried]
+        raise PublishError(error.broker, error.problem, failed, [tried[index] for index in error.unsure]) from error
+    if first == 0 and len(tried) + len(untried) == len(batch):
+        raise error  # nothing at all is stored
+    raise not_stored(error, tried, untried) from error
 
 
 def _place(function: Callable[..., Any]) -> tuple[str, int]:

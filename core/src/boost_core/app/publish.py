@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict
@@ -15,7 +16,7 @@ import msgspec
 from boost_core.app.services import Services, on_fork, queue_specs
 from boost_core.contracts.broker import SyncBroker
 from boost_core.contracts.capability import Capability
-from boost_core.errors import BodyTooLarge, PublishError
+from boost_core.errors import BodyTooLarge, BrokerUnavailable, ConnectionLost, PublishError
 from boost_core.plan.compile import TaskPlan
 from boost_core.plan.current import RUNNING
 from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new_id
@@ -98,17 +99,18 @@ class Publisher:
         await stored
 
     def _ensure_thread(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             with self._lock:
-                if self._thread is None or not self._thread.is_alive():
+                if self._thread is None:
                     self._thread = threading.Thread(target=self._serve, name="boost-publish", daemon=True)
                     self._thread.start()
 
     def close(self) -> None:
         """Let the publisher thread end once everything handed over is published."""
-        if self._thread is not None and self._thread.is_alive():
+        thread = self._thread
+        if thread is not None:
             self._box.put(None)
-            self._thread.join(PUBLISH_SECONDS)
+            thread.join(PUBLISH_SECONDS)
 
     def _serve(self) -> None:
         going = True
@@ -121,6 +123,9 @@ class Publisher:
                 pass
             going = None not in waiting
             self._publish_merged([item for item in waiting if item is not None])
+        self._thread = None
+        if not self._box.empty():  # handed over while this thread was on its way out
+            self._ensure_thread()
 
     def _publish_merged(self, waiting: Sequence[tuple[Outgoing, Any, Any]]) -> None:
         """Publish everything that waits, one batch a broker, and tell each caller of its own frames."""
@@ -187,6 +192,23 @@ def _ttl(plan: TaskPlan, message: Message, now: int) -> float | None:
 
 def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
     """Publish, repeating what surely failed until ``deadline`` (monotonic); what is unsure, only if it can't double."""
+    most = broker.spec.limits.max_batch
+    for start in range(0, len(frames), most):
+        end = min(start + most, len(frames))
+        batch = frames if end - start == len(frames) else frames[start:end]
+        try:
+            _publish_batch(broker, batch, deadline)
+        except PublishError as error:
+            failed = [*(start + index for index in error.failed), *range(end, len(frames))]
+            unsure = [start + index for index in error.unsure]
+            raise PublishError(error.broker, error.problem, failed, unsure) from error
+        except BrokerUnavailable as error:
+            if start == 0:
+                raise
+            raise not_stored(error, range(start, end), range(end, len(frames))) from error
+
+
+def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
     indexes: Sequence[int] = range(len(frames))
     waiting = frames
     while True:
@@ -201,8 +223,19 @@ def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) 
             indexes = sorted([*failed, *unsure])
             waiting = [frames[index] for index in indexes]
             threading.Event().wait(_REPEAT_WAIT)
+        except BrokerUnavailable as error:
+            if waiting is frames:  # nothing was published before: it is away
+                raise
+            raise not_stored(error, indexes) from error
         else:
             return
+
+
+def not_stored(error: BrokerUnavailable, tried: Sequence[int], untried: Sequence[int] = ()) -> PublishError:
+    """Return the error for a batch that a broker had stored in part when it went away."""
+    if isinstance(error, ConnectionLost):
+        return PublishError(error.broker, error.problem, [*untried], [*tried])
+    return PublishError(error.broker, error.problem, [*tried, *untried])
 
 
 def _own_part(error: BaseException | None, start: int, end: int) -> BaseException | None:
@@ -223,5 +256,5 @@ def _tell(loop: Any, stored: Any, error: BaseException | None) -> None:
         else:
             stored.set_exception(error)
 
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(finish)
