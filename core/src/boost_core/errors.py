@@ -147,7 +147,12 @@ class PluginConflict(BoostError):
         width = max(len(f"{p.distribution} {p.version}") for p in self.providers)
         lines = [f"{count} plugins provide the {self.kind} {self.name!r}:"]
         lines += [f"  {f'{p.distribution} {p.version}':<{width}}   ({p.location})" for p in self.providers]
-        lines.append(f'  Uninstall one, or say which: {self.kind}="{self.name}@{self.providers[-1].distribution}"')
+        last = self.providers[-1].distribution
+        lines.append(
+            f"  Uninstall one, or disable one: BOOST_DISABLE={last}"
+            if self.kind == "control"  # they take part by being installed: nothing chooses one
+            else f'  Uninstall one, or say which: {self.kind}="{self.name}@{last}"'
+        )
         return "\n".join(lines)
 
 
@@ -233,7 +238,9 @@ class BadName(BoostError):
     problem: str
 
     def __str__(self) -> str:
-        shown = self.name if len(self.name) <= _SHOWN_NAME else f"{self.name[: _SHOWN_NAME - 3]}..."
+        shown: object = self.name
+        if isinstance(shown, str) and len(shown) > _SHOWN_NAME:
+            shown = f"{shown[: _SHOWN_NAME - 3]}..."
         return f"{self.what} name {shown!r} {self.problem}"
 
 

@@ -19,6 +19,8 @@ def check_name(what: str, name: str) -> str:
     Any text of 1 to 180 characters without control characters and outer blanks will do. What isn't
     portable (``[A-Za-z0-9._-]``) is escaped by brokers that need it, reversibly.
     """
+    if not isinstance(name, str):
+        raise BadName(what, name, f"is no text but {type(name).__name__}; give 1 to {LONGEST} characters.")
     problem = _problem(what, name)
     if problem:
         raise BadName(what, name, problem)
@@ -26,8 +28,8 @@ def check_name(what: str, name: str) -> str:
 
 
 def _problem(what: str, name: str) -> str | None:
-    if not isinstance(name, str) or not name:
-        return "is empty; give 1 to 180 characters."
+    if not name:
+        return f"is empty; give 1 to {LONGEST} characters."
     if len(name) > LONGEST:
         return f"is {len(name)} characters long; at most {LONGEST} are allowed."
     if name != name.strip():

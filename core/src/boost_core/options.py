@@ -73,11 +73,19 @@ class Secret(str):
 
 
 _SECRET_KEYS: Final = re.compile(r"(pass|secret|token|credential|key)", re.IGNORECASE)
+_SECRET_NAMES: Final = re.compile(
+    r"(passw|passphrase|secret|token|credential|(api|access|private)_?key)", re.IGNORECASE
+)
+# A password with a slash, question mark or number sign in it ends the address early for urlsplit.
+_RAW_PASSWORD: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^:/?#@\[]*:)(?!\d+[/?#])[^@/?#]*[/?#].*@", re.IGNORECASE)
 
 
 def mask_url(url: str) -> str:
     """Return a URL fit for logs and errors: password and secret query values are ``***``."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(_RAW_PASSWORD.sub(r"\1***@", url))
+    except ValueError:  # such as an address in half a bracket: then nothing but the scheme is known to be harmless
+        return f"{url.partition('://')[0]}://***"
     netloc = parts.netloc
     if "@" in netloc:
         user, _, host = netloc.rpartition("@")
@@ -114,22 +122,57 @@ def option_names(options: type) -> tuple[str, ...]:
 def convert_option(owner: str, field: attrs.Attribute[Any], value: Any) -> Any:
     """Return one value as its option wants it, or raise a ``BadOption`` that names owner, option, value and reason."""
     convert, check = field.metadata.get("convert"), field.metadata.get("check")
+    problem: str | None
     try:
-        value = convert(value) if convert else _as_type(value, field.type)
+        converted = convert(value) if convert else _as_type(value, field.type)
+        if converted is None and not _admits_none(field.type):
+            problem = "it must not be None"
+        else:
+            problem = check(converted) if check else None
     except (ValueError, TypeError, msgspec.ValidationError) as error:
-        raise BadOption(f"{owner}: option {field.name}={value!r} can't be used: {error}") from error
-    problem = check(value) if check else None
+        problem = str(error)
+        if not _is_secret(field):
+            raise _unusable(owner, field, value, problem) from error
     if problem:
-        raise BadOption(f"{owner}: option {field.name}={value!r} can't be used: {problem}")
+        raise _unusable(owner, field, value, problem)
+    return converted
+
+
+def _unusable(owner: str, field: attrs.Attribute[Any], value: Any, problem: str) -> BadOption:
+    """Return the error for a value; what is secret in it doesn't show."""
+    shown = repr(shown_value(field.name, value))
+    if _is_secret(field):
+        plain = value.reveal() if isinstance(value, Secret) else str(value)
+        shown, problem = repr("***"), problem.replace(plain, "***") if plain else problem
+    return BadOption(f"{owner}: option {field.name}={shown} can't be used: {problem}")
+
+
+def shown_value(name: str, value: Any) -> Any:
+    """Return an option's value fit to be shown: secrets are ``***``, by their type, their option's name or in URLs."""
+    if isinstance(value, Mapping):
+        return {key: shown_value(str(key), item) for key, item in value.items()}
+    if isinstance(value, str):
+        return mask_url(value) if "://" in value else "***" if _SECRET_NAMES.search(name) else value
     return value
+
+
+def _is_secret(field: attrs.Attribute[Any]) -> bool:
+    return field.type is Secret or Secret in getattr(field.type, "__args__", ())
+
+
+def _admits_none(wanted: Any) -> bool:
+    return wanted in (None, Any, object, type(None)) or type(None) in getattr(wanted, "__args__", ())
 
 
 def _as_type(value: Any, wanted: Any) -> Any:
     """Return ``value`` as the annotated type; text from the environment is parsed, nothing else is coerced."""
     if wanted is None or wanted is Any:
         return value
-    if wanted is Secret or (isinstance(value, str) and Secret in getattr(wanted, "__args__", ())):
-        return Secret(value.reveal() if isinstance(value, Secret) else value)
+    if wanted is Secret or Secret in getattr(wanted, "__args__", ()):
+        if value is None and wanted is not Secret:
+            return None
+        text = value.reveal() if isinstance(value, Secret) else msgspec.convert(value, str)
+        return Secret(text)
     return msgspec.convert(value, wanted, strict=not isinstance(value, str))
 
 

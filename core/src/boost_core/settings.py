@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from boost_core.errors import BadName, BadOption
-from boost_core.options import build_options, convert_option, duration, mask_url, option, option_names
+from boost_core.options import build_options, convert_option, duration, option, option_names, shown_value
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _PLUGIN_TABLES: Final = {
@@ -113,12 +113,9 @@ class Settings:
     def describe(self) -> list[tuple[str, str, str]]:
         """Return each setting as (name, value fit to be shown, origin)."""
         return [
-            (name, _shown(value), self.origin(name)) for name, value in {**self._values, **self.task_defaults}.items()
+            (name, repr(shown_value(name, value)), self.origin(name))
+            for name, value in {**self._values, **self.task_defaults}.items()
         ]
-
-
-def _shown(value: Any) -> str:
-    return mask_url(value) if isinstance(value, str) and "://" in value else repr(value)
 
 
 def _environment_name(name: str) -> str:
@@ -132,8 +129,15 @@ def _project_table(start: Path | None) -> tuple[Path | None, dict[str, Any]]:
     for folder in (start, *start.parents) if start else ():
         file = folder / "pyproject.toml"
         if file.is_file():
-            return file, dict(_parsed(file).get("tool", {}).get("boost", {}))
+            tool = _table(_parsed(file).get("tool", {}), f"{file} [tool]")
+            return file, dict(_table(tool.get("boost", {}), f"{file} [tool.boost]"))
     return None, {}
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadOption(f"{where} must be a table of options, not {shown_value('', value)!r}.")
+    return value
 
 
 def _parsed(file: Path) -> dict[str, Any]:
@@ -144,10 +148,9 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _add_tables(plugins: dict[tuple[str, str], list[Layer]], group: str, tables: Any, file: Path | None) -> None:
-    for name, values in tables.items():
+    for name, values in _table(tables, f"{file} [tool.boost.{group}]").items():
         where = f"{file} [tool.boost.{group}.{name}]"
-        if not isinstance(values, dict):
-            raise BadOption(f"{where} must be a table of options, not {values!r}.")
+        _table(values, where)
         plugins.setdefault((_PLUGIN_TABLES[group], _environment_name(name)), []).append(
             Layer(values, lambda _name, where=where: where)  # type: ignore[misc]
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +14,8 @@ import attrs
 import importlib_metadata
 
 from boost_core.errors import Provider
+
+log = logging.getLogger(__name__)
 
 KINDS: Final = ("broker", "pool", "codec", "store", "control")
 PLUGINS_GROUP: Final = "boost.plugins"
@@ -38,18 +43,25 @@ class Entry:
 def scan(path: Sequence[str] | None = None) -> tuple[Entry, ...]:
     """Return all entries of boost's groups on ``path`` (else ``sys.path``), in the order found.
 
-    A distribution that is found twice (an editable install beside its metadata) counts once: the first one.
+    A distribution that is found twice (an editable install beside its metadata) counts once: the first one. What
+    an interrupted install left behind is no distribution, and harms nobody.
     """
     context = {} if path is None else {"path": list(path)}
     seen: set[str] = set()
     entries: list[Entry] = []
     for distribution in importlib_metadata.distributions(**context):
-        name = distribution.metadata["Name"]
-        if name is None or name.lower() in seen:
+        metadata = _metadata(distribution)
+        name = metadata.get("Name")
+        if name is None or normal(name) in seen:
             continue
-        seen.add(name.lower())
-        entries += _entries(distribution, name)
+        seen.add(normal(name))
+        entries += _entries(distribution, name, metadata.get("Version") or "unknown")
     return tuple(entries)
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as it compares: ``Acme_Boost.Kafka`` is ``acme-boost-kafka``."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @functools.cache
@@ -58,9 +70,18 @@ def installed() -> tuple[Entry, ...]:
     return scan()
 
 
-def _entries(distribution: Any, name: str) -> list[Entry]:
-    found = [point for point in distribution.entry_points if point.group in _GROUPS]
-    if not found:
+def _metadata(distribution: Any) -> Any:
+    try:
+        return distribution.metadata or {}
+    except Exception:  # a folder without its file
+        return {}
+
+
+def _entries(distribution: Any, name: str, version: str) -> list[Entry]:
+    try:
+        found = [point for point in distribution.entry_points if point.group in _GROUPS]
+    except Exception as error:
+        log.warning("%s %s is passed over: its entry points can't be read: %s", name, version, error)
         return []
     return [
         Entry(
@@ -68,7 +89,7 @@ def _entries(distribution: Any, name: str) -> list[Entry]:
             name=point.name,
             module=point.value.partition(":")[0].strip(),
             distribution=name,
-            version=distribution.version,
+            version=version,
             location=_location(distribution, point.value),
             requires=tuple(distribution.requires or ()),
         )
@@ -79,4 +100,10 @@ def _entries(distribution: Any, name: str) -> list[Entry]:
 def _location(distribution: Any, value: str) -> str:
     """Return the folder of the entry's package: beside the metadata, or where an editable install points."""
     package = value.partition(":")[0].partition(".")[0].strip()
-    return str(Path(str(distribution.locate_file(package))))
+    beside = Path(str(distribution.locate_file(package)))
+    if package and not beside.exists():
+        file = beside.with_suffix(".py")
+        found = None if file.exists() else importlib.util.find_spec(package)
+        folders = list(found.submodule_search_locations or ()) if found else []
+        return str(file) if file.exists() else folders[0] if folders else str(beside)
+    return str(beside)

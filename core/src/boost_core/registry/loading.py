@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +13,9 @@ import importlib_metadata
 
 from boost_core.contracts.specs import Spec
 from boost_core.errors import PluginBroken
-from boost_core.registry.index import Entry
+from boost_core.registry.index import Entry, normal
 
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?\s*([^;]*)")
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?\s*([^;]*)(;.*)?")
 
 
 def load_object(path: str) -> Any:
@@ -27,7 +28,7 @@ def load_module(entry: Entry) -> ModuleType:
     """Import an entry's module. Raises ``PluginBroken``."""
     try:
         return importlib.import_module(entry.module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise broken(entry, f"{type(error).__name__}: {error}", missing_requirement(entry, error)) from error
 
 
@@ -35,10 +36,27 @@ def load_factory(entry: Entry | None, spec: Spec) -> Any:
     """Import a spec's ``factory``. Raises ``PluginBroken``, or the import's error for a spec given directly."""
     try:
         return load_object(spec.factory)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if entry is None:
             raise
         raise broken(entry, f"{type(error).__name__}: {error}", missing_requirement(entry, error)) from error
+
+
+def read_specs(entry: Entry, module: ModuleType) -> Sequence[Spec]:
+    """Return the specs that an entry's module hands over for its kind. Raises ``PluginBroken``."""
+    name = f"boost_{entry.kind}s"
+    hook = getattr(module, name, None)
+    if hook is None:
+        return ()
+    try:
+        specs = list(hook())
+    except Exception as error:
+        raise broken(entry, f"its hook {name} raised {type(error).__name__}: {error}") from error
+    for spec in specs:
+        problem = _problem(entry, spec)
+        if problem:
+            raise broken(entry, problem)
+    return specs
 
 
 def broken(entry: Entry, problem: str, hint: str | None = None) -> PluginBroken:
@@ -48,18 +66,19 @@ def broken(entry: Entry, problem: str, hint: str | None = None) -> PluginBroken:
 
 def missing_requirement(entry: Entry, error: BaseException) -> str | None:
     """Return a line that names the declared requirements that aren't installed, the missing module's first."""
+    wanted = normal((getattr(error, "name", None) or "").partition(".")[0])
     missing = []
     for requirement in entry.requires:
         match = _REQUIREMENT.match(requirement)
-        if match is None or "extra ==" in requirement:
+        if match is None:
             continue
-        name, bounds = match.group(1), match.group(3).strip(" ()")
-        if not _is_installed(name):
+        name, bounds, marker = match.group(1), match.group(3).strip(" ()"), match.group(4)
+        # Whether a marker holds isn't decided here: such a requirement counts if it is what the import missed.
+        if (marker is None or normal(name) == wanted) and not _is_installed(name):
             missing.append((name, f"{name}{bounds}"))
     if not missing:
         return None
-    wanted = _normal(getattr(error, "name", None) or "")
-    missing.sort(key=lambda pair: _normal(pair[0]) != wanted.partition("-")[0] and _normal(pair[0]) != wanted)
+    missing.sort(key=lambda pair: normal(pair[0]) != wanted)
     return f"{entry.distribution} {entry.version} requires {missing[0][1]}, which is not installed."
 
 
@@ -71,21 +90,32 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def check_spec(entry: Entry, spec: Any) -> str | None:
-    """Return what is wrong with a spec that a plugin handed over, None where all is well."""
+def _problem(entry: Entry, spec: Any) -> str | None:
     if not isinstance(spec, Spec):
         return f"its hook boost_{entry.kind}s returned {spec!r}, which is no {entry.kind} spec"
     if getattr(spec, "kind", None) != entry.kind:
         return f"its hook boost_{entry.kind}s returned a {getattr(spec, 'kind', '?')} spec"
+    return _options_problem(spec) or _unhashable(spec)
+
+
+def _unhashable(spec: Spec) -> str | None:
+    try:
+        hash(spec)
+    except TypeError as error:
+        return f"the spec of {spec.name!r} can't be hashed ({error}); give tuples and frozensets"
+    return None
+
+
+def _options_problem(spec: Spec) -> str | None:
     options = spec.options
-    if not attrs.has(options):
+    if not isinstance(options, type) or not attrs.has(options):
         return f"the options of {spec.name!r} must be a frozen attrs class, not {options!r}"
-    if options.__setattr__ is object.__setattr__:
+    if options.__hash__ is None or options.__setattr__ is object.__setattr__:
         return f"the options class {options.__name__} of {spec.name!r} must be frozen: @attrs.frozen"
+    try:
+        attrs.resolve_types(options)
+    except NameError as error:
+        return f"the types of the options class {options.__name__} of {spec.name!r} can't be read: {error}"
     untyped = [field.name for field in attrs.fields(options) if field.type is None]
     if untyped:
         return f"the option {untyped[0]!r} of {spec.name!r} has no type"

@@ -28,8 +28,8 @@ from boost_core.errors import (
 )
 from boost_core.registry import hints
 from boost_core.registry.hookspecs import Hooks
-from boost_core.registry.index import Entry, installed
-from boost_core.registry.loading import broken, check_spec, load_factory, load_module, load_object
+from boost_core.registry.index import Entry, installed, normal
+from boost_core.registry.loading import broken, load_factory, load_module, load_object, read_specs
 
 __all__ = ["PluginStatus", "Registry", "load_object", "unknown_option"]
 
@@ -63,7 +63,7 @@ class Registry:
     """
 
     def __init__(self, disable: Iterable[str] = (), entries: Sequence[Entry] | None = None) -> None:
-        self._disabled = frozenset(disable)
+        self._disabled = frozenset(map(normal, disable))
         self._given = entries
         self._specs: dict[Entry, Spec] = {}
         self._origins: dict[Spec, Entry] = {}
@@ -151,24 +151,31 @@ class Registry:
     def _get(self, kind: str, text: str) -> Spec:
         name, _, distribution = text.partition("@")
         found = self._found(kind, name)
-        if distribution:
-            found = [entry for entry in found if entry.distribution == distribution]
+        if found and distribution:
+            chosen = [entry for entry in found if normal(entry.distribution) == normal(distribution)]
+            if not chosen:
+                raise _NOT_FOUND[kind](text, [f"{name}@{entry.distribution}" for entry in found])
+            found = chosen
         if not found:
             raise self._not_found(kind, name)
         if len(found) > 1:
-            raise PluginConflict(kind, name, [entry.provider for entry in found])
+            raise PluginConflict(kind, name, [entry.provider for entry in self._known_first(found)])
         return self._spec(found[0])
+
+    def _known_first(self, found: Sequence[Entry]) -> Sequence[Entry]:
+        known = hints.PLUGINS.get((found[0].kind, found[0].name))
+        return sorted(found, key=lambda entry: (entry.distribution not in (known, "boost-core"), entry.distribution))
 
     def _found(self, kind: str, name: str) -> list[Entry]:
         return [e for e in self._entries if e.kind == kind and e.name == name and not self._is_disabled(e)]
 
     def _is_disabled(self, entry: Entry) -> bool:
-        return entry.name in self._disabled or entry.distribution in self._disabled
+        return normal(entry.name) in self._disabled or normal(entry.distribution) in self._disabled
 
     def _not_found(self, kind: str, name: str) -> BoostError:
         disabled = [e for e in self._entries if e.kind == kind and e.name == name and self._is_disabled(e)]
         if disabled:
-            by = name if name in self._disabled else disabled[0].distribution
+            by = name if normal(name) in self._disabled else disabled[0].distribution
             problem = (
                 f"the {kind} {name!r} ({disabled[0].distribution} {disabled[0].version}) is installed, but disabled."
             )
@@ -185,12 +192,7 @@ class Registry:
     def _read(self, entry: Entry) -> Spec:
         module = load_module(entry)
         self._register(entry, module)
-        hook = getattr(module, f"boost_{entry.kind}s", None)
-        specs = list[Spec](hook()) if hook is not None else []
-        for spec in specs:
-            problem = check_spec(entry, spec)
-            if problem:
-                raise broken(entry, problem)
+        specs = read_specs(entry, module)
         mine = [spec for spec in specs if spec.name == entry.name]
         if len(mine) != 1:
             listed = ", ".join(spec.name for spec in specs) or "none"
@@ -223,7 +225,7 @@ class Registry:
         return [self._status(entry) for entry in ordered]
 
     def _status(self, entry: Entry) -> PluginStatus:
-        spec, status = None, "ok"
+        spec, api, status = None, None, "ok"
         rivals = [e for e in self._found(entry.kind, entry.name) if e != entry]
         if self._is_disabled(entry):
             status = "disabled"
@@ -231,18 +233,21 @@ class Registry:
             status = f"conflict with {', '.join(rival.distribution for rival in rivals)}"
         else:
             try:
-                spec = self._spec(entry) if entry.kind != "plugin" else None
-                if spec is None:
+                if entry.kind == "plugin":
                     self._register(entry, load_module(entry))
+                else:
+                    spec = self._spec(entry)
+                    api = spec.api
+            except PluginIncompatible as error:
+                api, status = error.api, f"incompatible: {_second_line(error)}"
             except BoostError as error:
-                word = "incompatible" if isinstance(error, PluginIncompatible) else "broken"
-                status = f"{word}: {str(error).splitlines()[min(1, str(error).count(chr(10)))].strip()}"
+                status = f"broken: {_second_line(error)}"
         return PluginStatus(
             kind=entry.kind,
             name=entry.name,
             distribution=entry.distribution,
             version=entry.version,
-            api=spec.api if spec else None,
+            api=api,
             capabilities=tuple(sorted(c.value for c in getattr(spec, "capabilities", ()))),
             summary=spec.summary if spec else "",
             status=status,
@@ -301,10 +306,20 @@ class Registry:
             undo()
 
 
+def _second_line(error: BoostError) -> str:
+    lines = str(error).splitlines()
+    return lines[min(1, len(lines) - 1)].strip()
+
+
 def unknown_option(name: str, known: Sequence[str]) -> BadOption:
     """Return the error for a task option that no installed control owns."""
     if name in hints.OPTIONS:
         control, distribution = hints.OPTIONS[name]
+        if any((entry.kind, entry.name) == ("control", control) for entry in installed()):
+            return BadOption(
+                f"{name!r} is an option of the control {control!r}, which is disabled.",
+                f"Take {control!r} or {distribution!r} out of BOOST_DISABLE, disable= or [tool.boost] disable.",
+            )
         return BadOption(
             f"{name!r} is an option of the control {control!r}, which is not installed.",
             f"Install it:        pip install {distribution}",
