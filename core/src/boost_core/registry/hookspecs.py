@@ -48,11 +48,11 @@ class Hooks:
 
     @hookspec
     def boost_task_declared(self, task: Any) -> None:
-        """See a task when its options resolve, before its plan is compiled. Once a task."""
+        """See a task when its options resolve: at its first push, and once in each worker; never per message."""
 
     @hookspec
     def boost_plan(self, task: Any, plan: Any) -> None:
-        """Add or remove controls of this task: ``plan.controls`` is a list of names. Once a task."""
+        """Add or remove controls of this task, as ``boost_task_declared`` is called: ``plan.controls`` lists names."""
 
     @hookspec
     def boost_worker_starting(self, worker: Any) -> None:
