@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
@@ -14,6 +14,16 @@ class BoostError(Exception):
     """Base of all errors of boost. ``code`` is stable and anchors the page ``docs/errors.md``."""
 
     code: ClassVar[str] = "boost"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The fields are the arguments; notes, which copies of slotted classes lose, are in __dict__.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[BoostError], fields: tuple[Any, ...], notes: dict[str, Any]) -> BoostError:
+    error = kind(*fields)
+    error.__dict__.update(notes)
+    return error
 
 
 def traceback_text(error: BaseException, limit: int = 16_384) -> str:

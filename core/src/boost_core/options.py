@@ -77,11 +77,14 @@ _SECRET_NAMES: Final = re.compile(
     r"(passw|passphrase|secret|token|credential|(api|access|private)_?key)", re.IGNORECASE
 )
 # A password with a slash, question mark or number sign in it ends the address early for urlsplit.
-_RAW_PASSWORD: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^:/?#@\[]*:)(?!\d+[/?#])[^@/?#]*[/?#].*@", re.IGNORECASE)
+_RAW_PASSWORD: Final = re.compile(r"^([a-z][a-z0-9+.-]*://[^:/?#@\[]*:)[^@/?#]*[/?#].*@", re.IGNORECASE)
 
 
 def mask_url(url: str) -> str:
-    """Return a URL fit for logs and errors: password and secret query values are ``***``."""
+    """Return a URL fit for logs and errors: password and secret query values are ``***``.
+
+    Where an unescaped password could be meant, more is hidden than need be.
+    """
     try:
         parts = urllib.parse.urlsplit(_RAW_PASSWORD.sub(r"\1***@", url))
     except ValueError:  # such as an address in half a bracket: then nothing but the scheme is known to be harmless
@@ -94,7 +97,8 @@ def mask_url(url: str) -> str:
         f"{name}=***" if _SECRET_KEYS.search(name) else f"{name}={value}" if sign else name
         for name, sign, value in (pair.partition("=") for pair in parts.query.split("&"))
     )
-    return urllib.parse.urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    rest = urllib.parse.urlunsplit(("", "", parts.path, query, parts.fragment))
+    return f"{parts.scheme}://{netloc}{rest}"
 
 
 def option(
