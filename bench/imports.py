@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench.measure import Figure, seconds, spread
+from bench.measure import Figure, at_most, seconds
 
 RUNS = 15
 
@@ -18,8 +18,7 @@ def figures() -> list[Figure]:
         ours = seconds(lambda: _python("import boost_core")) - bare
         theirs = seconds(lambda: _python("import json, logging, dataclasses")) - bare
         values.append(ours / theirs)
-    middle, low, high = spread(values)
-    return [Figure("import boost_core / json, logging, dataclasses", middle, low, high, "x", "<= 3", middle <= 3)]
+    return [at_most("import boost_core / json, logging, dataclasses", values, 3)]
 
 
 def _python(text: str) -> None:

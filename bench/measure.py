@@ -40,20 +40,24 @@ def ratio(
     theirs: Callable[[], object],
     *,
     pairs: int,
-    at_least: float | None = None,
-    at_most: float | None = None,
+    goal: float | None,
     note: str = "",
 ) -> Figure:
-    """Return a ratio over interleaved pairs.
-
-    With ``at_least`` it is speed (time of ``theirs`` over ``ours``), with ``at_most`` cost (``ours`` over ``theirs``).
-    """
+    """Return the speed of ``ours`` in terms of ``theirs``, over interleaved pairs: at least ``goal`` is wanted."""
     times = [(seconds(ours), seconds(theirs)) for _ in range(pairs)]
-    values = [one / other if at_most is not None else other / one for one, other in times]
+    return at_least(name, [other / one for one, other in times], goal, note)
+
+
+def at_least(name: str, values: Sequence[float], goal: float | None, note: str = "") -> Figure:
+    """Return the median of ratios that should reach ``goal``; without one it is only told."""
     middle, low, high = spread(values)
-    if at_most is not None:
-        return Figure(name, middle, low, high, "x", f"<= {at_most:g}", middle <= at_most, note)
-    return Figure(name, middle, low, high, "x", f">= {at_least:g}", middle >= (at_least or 0.0), note)
+    return Figure(name, middle, low, high, "x", "" if goal is None else f">= {goal:g}", middle >= (goal or 0.0), note)
+
+
+def at_most(name: str, values: Sequence[float], goal: float, note: str = "") -> Figure:
+    """Return the median of ratios that must not exceed ``goal``."""
+    middle, low, high = spread(values)
+    return Figure(name, middle, low, high, "x", f"<= {goal:g}", middle <= goal, note)
 
 
 def bound(name: str, values: Sequence[float], value: float, unit: str, at_most: float, note: str = "") -> Figure:

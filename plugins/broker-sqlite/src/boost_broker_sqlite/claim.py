@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Final
 
 from boost_core.plugin import Delivery
@@ -19,10 +20,11 @@ _CLAIM: Final = (
 )
 _UNREADY: Final = "DELETE FROM ready WHERE place BETWEEN ? AND ?"
 
-_DROP: Final = "DELETE FROM running WHERE place = ? AND owner = ?"
+_ROWS: Final = 64
+_THESE: Final = f"FROM running WHERE owner = ? AND place IN ({', '.join('?' * _ROWS)})"
+_DROP: Final = f"DELETE {_THESE}"
 _GIVE_BACK: Final = (
-    "INSERT INTO ready (place, deaths, expires, id, body)"
-    " SELECT place, deaths, expires, id, body FROM running WHERE place = ? AND owner = ?"
+    f"INSERT INTO ready (place, deaths, expires, id, body) SELECT place, deaths, expires, id, body {_THESE}"
 )
 _GIVE_BACK_ALL: Final = (
     "INSERT INTO ready (place, deaths, expires, id, body)"
@@ -95,21 +97,26 @@ def give_back_all(connection: sqlite3.Connection, owner: int, *, died: bool) -> 
 
 
 def _each(connection: sqlite3.Connection, deliveries: Sequence[Delivery], steps: Sequence[str]) -> list[Delivery]:
-    """Run the steps for each delivery; return those for which the last one found nothing.
+    """Run the steps for deliveries, many a statement; return those for which the last one found nothing.
 
-    All at once first, which tells how many were found; one by one only if some were not, to learn which.
+    A statement a delivery would give the interpreter's lock away as often, to threads that keep it.
     """
-    receipts = [delivery.receipt for delivery in deliveries]
-    connection.execute("SAVEPOINT settling")
-    for step in steps:
-        found = connection.executemany(step, receipts).rowcount
-    if found == len(receipts):
-        return []
-    connection.execute("ROLLBACK TO settling")
-    return [delivery for delivery in deliveries if not _one(connection, delivery, steps)]
+    missed: list[Delivery] = []
+    for owner, its in groupby(deliveries, lambda delivery: delivery.receipt[1]):
+        ours = list(its)
+        for start in range(0, len(ours), _ROWS):
+            some = ours[start : start + _ROWS]
+            connection.execute("SAVEPOINT settling")
+            if _run(connection, owner, some, steps) != len(some):
+                connection.execute("ROLLBACK TO settling")  # and one by one, to learn which were not found
+                missed += [delivery for delivery in some if not _run(connection, owner, [delivery], steps)]
+    return missed
 
 
-def _one(connection: sqlite3.Connection, delivery: Delivery, steps: Sequence[str]) -> bool:
+def _run(connection: sqlite3.Connection, owner: int, deliveries: Sequence[Delivery], steps: Sequence[str]) -> int:
+    """Run the steps for up to as many deliveries as they have room for; return how many the last one found."""
+    places = [delivery.receipt[0] for delivery in deliveries]
+    values = (owner, *places, *places[-1:] * (_ROWS - len(places)))
     for step in steps:
-        found = connection.execute(step, delivery.receipt).rowcount
-    return found == 1
+        found = connection.execute(step, values).rowcount
+    return found

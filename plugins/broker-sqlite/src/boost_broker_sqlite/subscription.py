@@ -8,7 +8,6 @@ import random
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -144,13 +143,16 @@ class SqliteSubscription(SyncSubscription):
 
     def _within_credit(self, want: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """Return (queue, its id, how many) for what is wanted, less what is unsettled already."""
-        held = Counter(delivery.queue for delivery in list(self._held.values())) if self._credit else {}
         wanted = []
         for name, count in want.items():
             number = self._numbers.get(name)
             if number is None:
                 raise QueueGone(self._home.name, name)
-            room = min(count, self._credit.get(name, count) - held.get(name, 0))
+            credit = self._credit.get(name)
+            room = count
+            if credit is not None and len(self._held) + count > credit:  # else there is room whosever they are
+                held = sum(delivery.queue == name for delivery in list(self._held.values()))
+                room = min(count, credit - held)
             if room > 0:
                 wanted.append((name, number, room))
         return wanted
