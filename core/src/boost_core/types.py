@@ -267,6 +267,7 @@ class Split:
 Outcome: TypeAlias = (
     Done | Failed | TimedOut | Cancelled | Killed | WorkerLost | Retry | Requeue | Reject | Drop | RateLimited | Split
 )
+"""How a run ended; exactly one a run."""
 
 
 OUTCOMES: Final = (
@@ -352,6 +353,7 @@ class Dead:
 
 
 Verdict: TypeAlias = Ack | Next | Dead
+"""What becomes of a message after its run; policies set it on the settle side."""
 
 
 @attrs.define(eq=False)

@@ -27,8 +27,13 @@ class Sleep:
 
 
 PROCEED = Proceed()
+"""What a generator control yields to run the inner layer."""
+
 Effect: TypeAlias = Proceed | Sleep
+"""What a generator control may yield."""
+
 Around: TypeAlias = Generator[Effect, Any, Outcome]
+"""What ``Control.around`` returns: a generator that yields effects and returns the run's outcome."""
 
 # --- gates ------------------------------------------------------------------------------------------
 
@@ -58,8 +63,13 @@ class End:
 
 
 START = Start()
+"""The admission of a run that may start; one object serves all."""
+
 RELEASE = Release()
+"""The admission of a run that goes back to the broker; one object serves all."""
+
 Admission: TypeAlias = Start | Hold | Release | End
+"""What a gate answers for one run."""
 
 
 class Gate:

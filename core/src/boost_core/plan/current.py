@@ -88,3 +88,4 @@ class Current:
 
 
 current: Final = Current()
+"""The job that runs in this thread or coroutine; false where none does."""

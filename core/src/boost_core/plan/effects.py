@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +34,7 @@ def drive(control: str, around: Callable[[Run], Around], nxt: RunnerCall) -> Run
 
 def drive_async(control: str, around: Callable[[Run], Around], nxt: RunnerCall) -> RunnerCall:
     """Return ``nxt`` wrapped in a generator control, for the asyncio world."""
+    import asyncio  # here: a process that only pushes needs no event loop
 
     async def call(run: Run) -> Outcome:
         generator = around(run)
@@ -78,6 +78,7 @@ def guarded(control: str, distribution: str, nxt: RunnerCall) -> RunnerCall:
 
 def guarded_async(control: str, distribution: str, nxt: RunnerCall) -> RunnerCall:
     """Return coroutine function ``nxt`` with whatever a control's own code raises as that control's failure."""
+    import asyncio
 
     async def call(run: Run) -> Outcome:
         try:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("boost")
 hookimpl = pluggy.HookimplMarker("boost")
+"""Marks a function of a plugin module as the implementation of the hook of its name."""
 
 
 class Hooks:
