@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from boost_core import default_app
+
 JOBS_FILE = Path(__file__).with_name("jobs.py")
 
 
@@ -21,6 +23,7 @@ class Place:
         self.folder = folder
         self.notes_path, self.go_path = folder / "notes.txt", folder / "go"
         self.workers: list[subprocess.Popen[bytes]] = []
+        default_app().close()  # whatever it has open is of an earlier place
         os.environ["BOOST_SQLITE_PATH"] = str(folder / "queue.db")
         os.environ["BENCH_NOTES"], os.environ["BENCH_GO"] = str(self.notes_path), str(self.go_path)
 

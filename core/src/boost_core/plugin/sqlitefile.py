@@ -33,12 +33,11 @@ DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
 """``process`` survives ``kill -9`` of anything, ``power`` a power cut as well; and SQLite's word for each."""
 
 OLDEST: Final = (3, 35, 0)
-CHECKPOINT_COMMITS: Final = 256
-"""A commit writes some four pages: a checkpoint about every 1,000 pages, as SQLite itself would do."""
-CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-TRUNCATE_PAGES: Final = 16_384
+CHECKPOINT_PAGES: Final = 1000
+"""The commit that makes the log so long copies it back into the file; a commit has the lock."""
+LONGEST_LOG: Final = 16 * 1024 * 1024
+"""To so many bytes a longer log is cut, once it is copied back."""
 
-_LOOK_EVERY: Final = 16
 _FORK_SECONDS: Final = 1.0
 _BUSY_SECONDS: Final = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
@@ -64,8 +63,6 @@ class SqliteFile:
     _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _lock: int = attrs.field(default=-1, init=False)
-    _commits: int = attrs.field(default=0, init=False)
-    _wal_size: int = attrs.field(default=0, init=False)
     _paused: bool = attrs.field(default=False, init=False)
 
     # --- life ------------------------------------------------------------------------------------
@@ -117,38 +114,22 @@ class SqliteFile:
 
     # --- use -------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def locked(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+    def locked(self, timeout: float | None = None) -> Locked:
         """Hold the lock over all processes, without a transaction: each statement commits by itself."""
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        self._enter(deadline)
-        try:
-            self._wait_for_lock(deadline)
-            try:
-                yield self._connection or self._connect(deadline)
-                self._commits += 1
-                if self._commits % _LOOK_EVERY == 0:
-                    self._look_at_log()
-            finally:
-                locks.unlock(self._lock)
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-        finally:
-            self._mutex.release()
+        return Locked(self, self._deadline(timeout))
 
-    @contextlib.contextmanager
-    def write(self, timeout: float | None = None) -> Iterator[sqlite3.Connection]:
+    def write(self, timeout: float | None = None) -> Writing:
         """Hold the lock over one write transaction: committed at the end, rolled back on any exception."""
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        with self.locked(timeout) as connection:
-            self._insist(connection, "BEGIN IMMEDIATE", deadline)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        return Writing(self, self._deadline(timeout))
+
+    def write_one(self, statement: str, values: Any, timeout: float | None = None) -> None:
+        """Execute one statement that is a transaction by itself: cheaper than ``write`` around it."""
+        held = self.locked(timeout)
+        with held as connection:
+            self._insist(connection, statement, held.deadline, values)
+
+    def _deadline(self, timeout: float | None) -> float:
+        return time.monotonic() + (self.timeout if timeout is None else timeout)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -170,6 +151,28 @@ class SqliteFile:
 
     # --- the lock ----------------------------------------------------------------------------------
 
+    def _acquire(self, deadline: float) -> sqlite3.Connection:
+        """Take the lock over all threads and processes; return the connection."""
+        self._enter(deadline)
+        try:
+            self._wait_for_lock(deadline)
+            if self._connection is not None:
+                return self._connection
+            try:
+                return self._connect(deadline)
+            except BaseException:
+                locks.unlock(self._lock)
+                raise
+        except BaseException as error:
+            self._mutex.release()
+            if isinstance(error, sqlite3.Error):
+                raise self._explained(error) from error
+            raise
+
+    def _release(self) -> None:
+        locks.unlock(self._lock)
+        self._mutex.release()
+
     def _enter(self, deadline: float) -> None:
         if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise self.fail(f"{self.path} was in use by other threads of this process for too long", _FIX_LOCKED)
@@ -190,11 +193,11 @@ class SqliteFile:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         return True
 
-    def _insist(self, connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+    def _insist(self, connection: sqlite3.Connection, statement: str, deadline: float, values: Any = ()) -> None:
         """Execute the first statement of a transaction; programs that don't know our lock are waited for."""
         while True:
             try:
-                connection.execute(statement).fetchone()
+                connection.execute(statement, values).fetchone()
             except sqlite3.OperationalError as error:
                 if _name(error) != "SQLITE_BUSY" or time.monotonic() >= deadline:
                     raise
@@ -220,7 +223,9 @@ class SqliteFile:
             if mode != "wal":
                 raise self.fail(f"{self.path} can't be written ahead: its file system lacks shared memory", _FIX_PATH)
             connection.execute(f"PRAGMA synchronous={DURABILITIES[self.durability]}")
-            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit={LONGEST_LOG}")
+            connection.execute("PRAGMA secure_delete=FAST")  # some builds write zeros over each page that gets free
             if version < len(self.migrations):
                 self._migrate(connection, version, deadline)
         except BaseException:
@@ -269,21 +274,6 @@ class SqliteFile:
             connection.close()
         finally:
             locks.unlock(self._lock)
-
-    def _look_at_log(self) -> None:
-        """Copy the log back into the file when it has grown by some 1,000 pages; shorten it when it is long."""
-        assert self._connection is not None
-        try:
-            size = Path(f"{self.path}-wal").stat().st_size
-        except FileNotFoundError:
-            return
-        if self._commits < CHECKPOINT_COMMITS and size < self._wal_size + CHECKPOINT_BYTES:
-            return
-        self._commits, self._wal_size = 0, size
-        row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if row[1] >= TRUNCATE_PAGES and row[1] == row[2]:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._wal_size = 0
 
     # --- what can go wrong -------------------------------------------------------------------------
 
@@ -336,6 +326,56 @@ class SqliteFile:
         if self._paused:
             self._paused = False
             self._mutex.release()
+
+
+@attrs.define(eq=False)
+class Locked:
+    """A ``with`` block under a file's lock, until ``deadline`` (monotonic) to get it; gives the connection."""
+
+    # Classes and not generators: this is the way of every push, and they take half the time.
+
+    _file: SqliteFile
+    deadline: float
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._file._acquire(self.deadline)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._file._release()
+        if isinstance(error, sqlite3.Error):
+            raise self._file._explained(error) from error
+
+
+@attrs.define(eq=False)
+class Writing(Locked):
+    """A ``with`` block that is a write transaction."""
+
+    _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> sqlite3.Connection:
+        connection = self._connection = self._file._acquire(self.deadline)
+        try:
+            self._file._insist(connection, "BEGIN IMMEDIATE", self.deadline)
+        except BaseException as error:
+            Locked.__exit__(self, type(error), error, None)
+            raise
+        return connection
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._end(error)
+        except sqlite3.Error as failed:
+            error = failed
+        Locked.__exit__(self, kind, error, traceback)
+
+    def _end(self, error: BaseException | None) -> None:
+        assert self._connection is not None
+        try:
+            if error is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 _FIX_PATH: Final = (

@@ -102,15 +102,22 @@ class SqliteBroker(SyncBroker):
             frames = [frame for index, frame in enumerate(frames) if index not in misfits]
         if frames:
             try:
-                self._queues.make({frame.queue for frame in frames}, timeout)
-                with self._file.write(timeout) as connection:
-                    inbox.store(connection, frames, self._queues.ids, self.clock.time())
+                self._store(frames, timeout)
             except BrokerUnavailable as error:
                 failed = range(len(frames) + len(misfits))
                 raise PublishError(self.spec.name, error.problem, failed=failed) from error
             self._bell.ring()
         if misfits:
             raise PublishError(self.spec.name, next(iter(misfits.values())), failed=tuple(misfits))
+
+    def _store(self, frames: Sequence[Frame], timeout: float) -> None:
+        self._queues.make({frame.queue for frame in frames}, timeout)
+        ids, now = self._queues.ids, self.clock.time()
+        if len(frames) == 1 and not frames[0].delay:
+            inbox.store_one(self._file, frames[0], ids, now, timeout)
+            return
+        with self._file.write(timeout) as connection:
+            inbox.store(connection, frames, ids, now)
 
     def _misfits(self, frames: Sequence[Frame]) -> dict[int, str]:
         """Return which frames can't be stored, and why. Raises ``UnsupportedCapability`` for one with a key."""

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Final
 
 from boost_core.plugin import Frame
+from boost_core.plugin.sqlitefile import SqliteFile
 
 from boost_broker_sqlite.schema import LAST_PLACE, LEVEL_BITS, LEVELS, MICROSECONDS, base_of
 
@@ -31,15 +32,16 @@ def misfit(frame: Frame, max_body: int) -> str:
     return f"priority {frame.priority} is outside 0 to {LEVELS - 1}"
 
 
+def store_one(file: SqliteFile, frame: Frame, ids: Mapping[str, int], now: float, timeout: float) -> None:
+    """Insert one frame without a delay, in a transaction of its own: a single push is this statement and little else."""
+    base = base_of(ids[frame.queue], frame.priority)
+    expires = None if frame.ttl is None else _moment(now, frame.ttl)
+    values = {"base": base, "top": base + _TOP, "expires": expires, "id": frame.id, "body": frame.body}
+    file.write_one(_READY_LAST, values, timeout)
+
+
 def store(connection: sqlite3.Connection, frames: Sequence[Frame], ids: Mapping[str, int], now: float) -> None:
     """Insert frames in their order, inside the caller's transaction."""
-    if len(frames) == 1 and not frames[0].delay:
-        frame = frames[0]
-        base = base_of(ids[frame.queue], frame.priority)
-        expires = None if frame.ttl is None else _moment(now, frame.ttl)
-        values = {"base": base, "top": base + _TOP, "expires": expires, "id": frame.id, "body": frame.body}
-        connection.execute(_READY_LAST, values)
-        return
     if len({(frame.queue, frame.priority) for frame in frames}) == 1:
         _append(connection, base_of(ids[frames[0].queue], frames[0].priority), frames, now)
         return
