@@ -215,7 +215,7 @@ def test_an_order_relative_to_an_unknown_control_is_refused(app: App) -> None:
 
     assert str(caught.value) == (
         "control 'lost' orders itself relative to 'ghost', which is no installed control.\n"
-        "  Installed controls: expiry, lost, result, retry, timeout"
+        "  Installed controls: lost, result, retry, timeout"
     )
 
 
@@ -334,8 +334,7 @@ def test_an_option_of_the_whole_task_cant_be_set_for_a_message(wide: App) -> Non
 
     assert str(caught.value) == (
         "option 'margin' belongs to the whole task 'job'; a single message can't set it.\n"
-        "  A message may set: delay, max_age, priority, result_ttl, results, retries, timeout, timeout_grace, "
-        "width, job_id"
+        "  A message may set: delay, priority, result_ttl, results, retries, timeout, timeout_grace, width, job_id"
     )
 
 

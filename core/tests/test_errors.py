@@ -1,4 +1,4 @@
-"""The errors themselves: their codes, their page, and that they survive copies, pipes and printing."""
+"""The errors themselves: their codes, and that they survive copies, pipes and printing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import inspect
 import pickle
 import re
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +13,6 @@ import pytest
 from boost_core import App, errors
 from boost_core.errors import BadOption, BoostError, Provider, ResultTimeout, traceback_text
 
-PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 ERRORS = sorted(
     (one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, BoostError)),
     key=lambda one: one.__name__,
@@ -48,23 +46,10 @@ def test_codes_are_unique_and_readable() -> None:
 
 
 @every_error
-def test_an_error_has_a_code_of_its_own_a_docstring_and_a_section(kind: type[BoostError]) -> None:
-    """Nobody inherits the code of another; the page says under it what the error means and what it carries."""
+def test_an_error_has_a_code_and_a_docstring_of_its_own(kind: type[BoostError]) -> None:
+    """Nobody inherits the code of another, or says nothing of what the error means."""
     assert "code" in vars(kind)
     assert (vars(kind).get("__doc__") or "").strip().endswith(".")
-    page = PAGE.read_text(encoding="utf-8")
-    section = re.search(rf"^## {kind.code}\n\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
-    assert section is not None
-    assert section[1].startswith(f"`{kind.__name__}`")
-    for name in example(kind)[1]:
-        assert f"`{name}`" in section[1]
-
-
-def test_the_page_names_no_error_that_doesnt_exist() -> None:
-    """Headings of the second level are the codes, in order."""
-    headings = re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-
-    assert headings == sorted(kind.code for kind in ERRORS)
 
 
 @every_error
