@@ -1,4 +1,4 @@
-"""Keep all packages alike: stamps, licences, install hints, generated parts of README files, docs/errors.md.
+"""Keep all packages alike: stamps, licences, install hints, generated parts of README files and of docs/.
 
 python tools/sync_packages.py            writes what is out of step
 python tools/sync_packages.py --check    writes nothing, says what is out of step and ends with 1
@@ -13,7 +13,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from sync import errors, hints, stamps, tables
+from sync import commands, contracts, errors, hints, stamps, tables
 from sync.packages import Package, find_packages, use_sources
 
 COMMAND: Final = "python tools/sync_packages.py"
@@ -31,6 +31,8 @@ def texts(root: Path, packages: Sequence[Package]) -> Iterator[tuple[Path, str]]
         yield from _readme(package.folder / "README.md", _parts(package), root)
     yield core.source / "registry" / "hints.py", hints.hints_text(packages, root / "tools" / "planned.toml")
     yield root / "docs" / "errors.md", errors.errors_text()
+    yield root / "docs" / "commands.md", commands.commands_text()
+    yield from _readme(root / "docs" / "plugins.md", contracts.contracts_parts(), root)
     specs = [spec for package in packages for spec in package.specs()]
     whole = {"packages": tables.packages_text(packages, root), "guarantees": tables.guarantees_text(specs)}
     yield from _readme(root / "README.md", whole, root)

@@ -1,0 +1,1 @@
+"""Says which jobs of boost took long."""
