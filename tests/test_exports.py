@@ -54,7 +54,7 @@ def test_each_export_can_be_had(door: ModuleType) -> None:
 def test_a_name_that_doesnt_exist_is_an_ordinary_error() -> None:
     """The names of boost_core are looked up at first use; a misspelt one is refused as by any module."""
     with pytest.raises(AttributeError) as caught:
-            boost_core.Boost
+        boost_core.Boost
 
     assert str(caught.value) == "module 'boost_core' has no attribute 'Boost'"
 
