@@ -1,6 +1,7 @@
 """Index the standard library with three workers, kill one of them with -9 half way, and prove the result complete.
 
-Run it with ``make demo``. It works in a folder of its own and leaves nothing behind.
+Run it with ``make demo``. It works in a folder of its own and leaves nothing behind. A folder of other sources may be
+named: ``python demo.py FOLDER``.
 """
 
 from __future__ import annotations
@@ -36,20 +37,22 @@ class Run:
 
 
 def sources(root: Path) -> list[str]:
-    """Return the standard library's source files, relative to ``root``, in a fixed order."""
+    """Return the source files below ``root``, relative to it, in a fixed order; installed packages are left out."""
     paths = (path.relative_to(root) for path in root.rglob("*.py"))
     return sorted(str(path) for path in paths if "site-packages" not in path.parts)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the demo; return 0 if its result is proven complete."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+    root = Path(arguments[0] if arguments else sysconfig.get_paths()["stdlib"]).resolve()
     with tempfile.TemporaryDirectory(prefix="boost-demo-") as folder:
         ledger = Path(folder, "ledger.jsonl")
         os.environ["STDLIB_INDEX_LEDGER"] = str(ledger)
         os.environ.setdefault("BOOST_SQLITE_PATH", str(Path(folder, "queue.db")))
         paths = sources(root)
-        print(f"{len(paths)} source files of Python {sys.version.split()[0]} in {root}")
+        if not paths:
+            raise SystemExit(f"there are no source files in {root}")
+        print(f"{len(paths)} source files in {root}, Python {sys.version.split()[0]}")
         run = distributed(root, paths, Path(folder))
         print("now the same in one plain loop, to compare ...")
         expected, unparsable, seconds = sequential(root, paths)
@@ -221,4 +224,4 @@ def verdict(run: Run, expected: dict[str, dict], unparsable: set[str], ledger: o
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
