@@ -18,9 +18,10 @@ import attrs
 
 from boost_core.app.job import Job, ResultWaiter
 from boost_core.app.publish import Publisher, not_stored
-from boost_core.app.services import Services, on_fork
+from boost_core.app.services import Services
 from boost_core.app.task import Call, Task, batches
 from boost_core.errors import BadOption, BoostError, BrokerUnavailable, PublishError, TaskConflict, TaskUnknown
+from boost_core.forks import on_fork
 from boost_core.names import check_name
 from boost_core.plan.compile import add_runner
 from boost_core.plan.resolve import Declared, Resolver

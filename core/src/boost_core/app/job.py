@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from boost_core.app.services import Services, on_fork
+from boost_core.app.services import Services
 from boost_core.controls.result import ResultRecord, decode_record, result_key
 from boost_core.errors import BoostError, JobFailed, ResultsOff, ResultTimeout
+from boost_core.forks import on_fork
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import msgspec
 
-from boost_core.app.services import Services, on_fork, queue_specs
+from boost_core.app.services import Services, queue_specs
 from boost_core.contracts.broker import SyncBroker
 from boost_core.contracts.capability import Capability
 from boost_core.errors import BodyTooLarge, BrokerUnavailable, ConnectionLost, PublishError
+from boost_core.forks import on_fork
 from boost_core.plan.compile import TaskPlan
 from boost_core.plan.current import RUNNING
 from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new_id

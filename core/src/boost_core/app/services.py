@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -16,6 +14,7 @@ from boost_core.contracts.codec import Codec
 from boost_core.contracts.control import Control, ControlContext
 from boost_core.contracts.specs import BrokerSpec, ControlSpec
 from boost_core.contracts.store import Store
+from boost_core.forks import on_fork
 from boost_core.registry.registry import Registry
 from boost_core.settings import Settings
 from boost_core.types import Clock, QueueKind, QueueSpec
@@ -30,7 +29,7 @@ class Services:
         self._controls: dict[str, Control] = {}
         self.generation = 0
         self._reset()
-        _watch_forks(self)
+        on_fork(self)
 
     def _reset(self) -> None:
         self.generation += 1  # objects of an earlier one are another process's, or closed
@@ -157,26 +156,6 @@ class _Deadlines:
 
 
 _FORGOTTEN: Final[list[Any]] = []
-_SERVICES: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
-_registered = False
-
-
-def _watch_forks(services: Any) -> None:
-    global _registered  # noqa: PLW0603 - a process has one at-fork registration, and it can't be taken back
-    _SERVICES.add(services)
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_forked)
-
-
-def _forked() -> None:
-    for services in list(_SERVICES):
-        services.after_fork()
-
-
-def on_fork(owner: Any) -> None:
-    """Have ``owner.after_fork()`` called in each forked child, for as long as ``owner`` lives."""
-    _watch_forks(owner)
 
 
 def queue_specs(name: str, **facts: Any) -> list[QueueSpec]:

@@ -10,8 +10,9 @@ from boost_core.contracts.specs import World
 from boost_core.types import Outcome, Run, RunnerCall
 
 Report = Callable[[Sequence[tuple[Run, Outcome]]], None]
-"""Takes outcomes, one or many at once, all of runs of one ``submit``. Thread-safe; the first outcome of a run wins,
-later ones are counted and dropped."""
+"""Takes outcomes, one or many at once. Thread-safe.
+
+The first outcome of a run wins; later ones are counted and dropped."""
 
 
 class CancelAnswer(enum.Enum):

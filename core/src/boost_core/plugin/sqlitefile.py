@@ -16,7 +16,6 @@ import random
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +23,10 @@ from typing import Any, Final
 import attrs
 
 from boost_core.errors import Closed
+from boost_core.forks import on_fork
 from boost_core.plugin import locks
 from boost_core.plugin.place import NETWORK_FILESYSTEMS, filesystem_of, project_file
+from boost_core.plugin.sqliteerrors import DAMAGED, FIX_LOCKED, FIX_PATH, explain, primary_name
 
 __all__ = ["DURABILITIES", "NETWORK_FILESYSTEMS", "SqliteFile", "filesystem_of", "project_file"]
 
@@ -41,7 +42,6 @@ LONGEST_LOG: Final = 16 * 1024 * 1024
 _FORK_SECONDS: Final = 1.0
 _BUSY_SECONDS: Final = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
-_DAMAGED: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR"}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -80,8 +80,8 @@ class SqliteFile:
             self._make()
             self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self.fail(f"{self.path} can't be used: {error.strerror}", _FIX_PATH) from error
-        _guard_forks(self)
+            raise self.fail(f"{self.path} can't be used: {error.strerror}", FIX_PATH) from error
+        on_fork(self)
         try:
             with self.locked():
                 pass
@@ -175,14 +175,14 @@ class SqliteFile:
 
     def _enter(self, deadline: float) -> None:
         if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise self.fail(f"{self.path} was in use by other threads of this process for too long", _FIX_LOCKED)
+            raise self.fail(f"{self.path} was in use by other threads of this process for too long", FIX_LOCKED)
         if self._lock < 0:
             self._mutex.release()
             raise Closed(str(self.path))
 
     def _wait_for_lock(self, deadline: float) -> None:
         if not self._lock_by(deadline):
-            raise self.fail(f"{self.path} is kept locked by another process", _FIX_LOCKED)
+            raise self.fail(f"{self.path} is kept locked by another process", FIX_LOCKED)
 
     def _lock_by(self, deadline: float) -> bool:
         pause = _FIRST_PAUSE
@@ -199,7 +199,7 @@ class SqliteFile:
             try:
                 connection.execute(statement, values).fetchone()
             except sqlite3.OperationalError as error:
-                if _name(error) != "SQLITE_BUSY" or time.monotonic() >= deadline:
+                if primary_name(error) != "SQLITE_BUSY" or time.monotonic() >= deadline:
                     raise
             else:
                 return
@@ -221,7 +221,7 @@ class SqliteFile:
             version = self._check_owner(connection)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
             if mode != "wal":
-                raise self.fail(f"{self.path} can't be written ahead: its file system lacks shared memory", _FIX_PATH)
+                raise self.fail(f"{self.path} can't be written ahead: its file system lacks shared memory", FIX_PATH)
             connection.execute(f"PRAGMA synchronous={DURABILITIES[self.durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit={LONGEST_LOG}")
@@ -240,7 +240,7 @@ class SqliteFile:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if owner != self.application_id and (owner or version or tables):
-            raise self.fail(f"{self.path} is the database of another program", _FIX_PATH)
+            raise self.fail(f"{self.path} is the database of another program", FIX_PATH)
         if version > len(self.migrations):
             raise self.fail(
                 f"{self.path} has schema version {version}; "
@@ -294,20 +294,19 @@ class SqliteFile:
         kind = filesystem_of(folder)
         if kind in NETWORK_FILESYSTEMS:
             raise self.fail(
-                f"{self.path} is on a network file system ({kind}), whose locks can't be relied on", _FIX_PATH
+                f"{self.path} is on a network file system ({kind}), whose locks can't be relied on", FIX_PATH
             )
         if not _writable(folder):
-            raise self.fail(f"{self.path} can't be used: its folder is read-only", _FIX_PATH)
+            raise self.fail(f"{self.path} can't be used: its folder is read-only", FIX_PATH)
         if self.path.exists() and not _writable(self.path):
-            raise self.fail(f"{self.path} is read-only", _FIX_PATH)
+            raise self.fail(f"{self.path} is read-only", FIX_PATH)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def _explained(self, error: sqlite3.Error) -> Exception:
-        name = _name(error)
-        if name in _DAMAGED and self._connection is not None:
+        if primary_name(error) in DAMAGED and self._connection is not None:
             self._connection.close()
             self._connection = None
-        problem, fix = _EXPLAINED.get(name, (f"fails: {error}", None))
+        problem, fix = explain(error)
         return self.fail(f"{self.path} {problem}", fix)
 
     # --- forks -------------------------------------------------------------------------------------
@@ -378,57 +377,9 @@ class Writing(Locked):
                 self._connection.execute("ROLLBACK")
 
 
-_FIX_PATH: Final = (
-    "Name a place that can be written on a local disk: BOOST_SQLITE_PATH=/path/to/file.db, or the option path."
-)
-_FIX_LOCKED: Final = (
-    "Look for a stopped or very busy process that has it open (fuser, lsof), or raise the option timeout."
-)
-_EXPLAINED: Final[dict[str, tuple[str, str | None]]] = {
-    "SQLITE_FULL": ("can't grow: the disk is full", "Free some space; nothing that was confirmed is lost."),
-    "SQLITE_READONLY": ("is read-only", _FIX_PATH),
-    "SQLITE_CANTOPEN": ("can't be opened", _FIX_PATH),
-    "SQLITE_NOTADB": ("is not an SQLite database", "Move that file away, or name another one."),
-    "SQLITE_CORRUPT": (
-        "is damaged",
-        "Move the file away and restore a copy; `sqlite3 FILE .recover` reads what can be read.",
-    ),
-    "SQLITE_BUSY": ("is kept locked by another program", _FIX_LOCKED),
-    "SQLITE_IOERR": ("can't be read or written: the disk reports an error", "Look at the system's log."),
-}
 _FORGOTTEN: Final[list[Any]] = []
-_OPENED: Final[weakref.WeakSet[SqliteFile]] = weakref.WeakSet()
-_registered = False
-
-
-def _name(error: sqlite3.Error) -> str:
-    """Return SQLite's primary name of an error: ``SQLITE_IOERR_WRITE`` is ``SQLITE_IOERR``."""
-    return "_".join(getattr(error, "sqlite_errorname", "SQLITE_ERROR").split("_")[:2])
 
 
 def _writable(path: Path) -> bool:
     # The mode is asked as well, because root may write everything: who took the write bits away meant it.
     return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
-
-
-def _guard_forks(file: SqliteFile) -> None:
-    global _registered  # noqa: PLW0603 - a process has one at-fork registration, and it can't be taken back
-    _OPENED.add(file)
-    if not _registered:
-        _registered = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-
-
-def _before_fork() -> None:
-    for file in list(_OPENED):
-        file.before_fork()
-
-
-def _after_in_parent() -> None:
-    for file in list(_OPENED):
-        file.after_fork_in_parent()
-
-
-def _after_in_child() -> None:
-    for file in list(_OPENED):
-        file.after_fork()

@@ -295,7 +295,11 @@ class Worker:
 
 
 def _report(ended: Sequence[tuple[Run, Outcome]]) -> None:
-    ended[0][0].host.settler.report_all(ended)
+    """Give outcomes to the pumps that carry their runs; most come from one."""
+    hosts = {run.host for run, _ in ended}
+    for host in hosts:
+        its = ended if len(hosts) == 1 else [pair for pair in ended if pair[0].host is host]
+        host.settler.report_all(its)
 
 
 def _broker_key(plan: TaskPlan) -> Any:
