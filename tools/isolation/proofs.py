@@ -33,17 +33,17 @@ def prove(package: Package, wheels: Mapping[str, Path], root: Path, folder: Path
     _expect(done, "; ".join(done.stdout.splitlines()) or last_line(done.stderr))
     # Only now: pytest brings packages along, and what is there by chance would hide what isn't declared.
     room.install(*TOOLS)
-    return _tested(package, room, root / "pyproject.toml", folder / "tests")
+    return _tested(package, room, root, folder)
 
 
-def _tested(package: Package, room: Room, settings: Path, folder: Path) -> str:
-    source = package.folder / "tests"
-    if not source.is_dir():
+def _tested(package: Package, room: Room, root: Path, folder: Path) -> str:
+    if not (package.folder / "tests").is_dir():
         raise Failure("it has no tests")
     # A copy: beside the original lie the sources, and the wheel is to be tested.
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    options = ["-c", str(settings), "--rootdir", str(folder), "-p", "no:cacheprovider"]
-    done = room.run("-m", "pytest", *options, str(folder), cwd=folder)
+    shutil.copytree(package.folder / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "conftest.py", folder)
+    options = ["-c", str(root / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
+    done = room.run("-m", "pytest", *options, "tests", cwd=folder)
     found = _FAILED.findall(done.stdout)
     _expect(done, f"{last_line(done.stdout)}{': ' if found else ''}{found[0] if found else ''}")
     return last_line(done.stdout)
