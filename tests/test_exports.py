@@ -21,7 +21,7 @@ USERS = """
 
 AUTHORS = """
     API PROCEED RELEASE START
-    Ack Admission Around BadArgument BadOption Binder BoostError Broker BrokerSpec BrokerUnavailable CancelAnswer Cancelled
+    Ack Admission Around AsyncBroker AsyncSubscription BadArgument BadOption Binder BoostError Broker BrokerSpec BrokerUnavailable CancelAnswer Cancelled
     Capability Clock Closed Codec CodecSpec ConnectionLost Control ControlContext ControlSpec Dead DeadLetter Deadlines
     DecodeError Delivery Depth Done Drop Effect End Ended Failed Failure Flavour Frame Gate GateStage Hold Killed Limits
     Lost Message Next NoOptions Outcome Policy PolicyStage Pool PoolSpec Proceed PublishError QueueGone QueueKind QueueSpec

@@ -1,9 +1,9 @@
-"""The contract between core and a messaging system. A plugin subclasses ``SyncBroker`` and ``SyncSubscription``."""
+"""The contract between core and a messaging system. A plugin is written in one colour: ``Sync...`` or ``Async...``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from boost_core.contracts.specs import BrokerSpec
 from boost_core.errors import UnsupportedCapability
@@ -32,6 +32,13 @@ class SyncSubscription:
     def wake(self) -> None:
         """Let a blocked ``fetch`` return now with what it has. Any thread; cheap; never blocks."""
         raise NotImplementedError
+
+    def shut(self, queues: Sequence[str]) -> None:
+        """Have the server send no more of these queues, and give back what it sent ahead of a fetch.
+
+        FETCH thread, once a queue has been absent from ``want`` for a second; the next ``want`` that names it opens it
+        again. Brokers that are asked for each message leave this as it is: it does nothing.
+        """
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """End deliveries as done; return those that were no longer ours. SETTLE thread, beside ``fetch``."""
@@ -64,6 +71,49 @@ class SyncSubscription:
         raise NotImplementedError
 
 
+class AsyncSubscription:
+    """``SyncSubscription`` in coroutines; see there for what each does and may raise.
+
+    Every method runs on the broker's own event loop, where core calls it from its FETCH, SETTLE and KEEPER threads,
+    one call a batch; so calls of the three overlap at each ``await``.
+    """
+
+    async def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:  # noqa: ASYNC109
+        """Return up to ``want[queue]`` deliveries a queue as soon as any is there, ``[]`` after ``timeout`` seconds."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Let a blocked ``fetch`` return now with what it has. On the loop; cheap."""
+        raise NotImplementedError
+
+    async def shut(self, queues: Sequence[str]) -> None:
+        """Have the server send no more of these queues, and give back what it sent ahead of a fetch."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """End deliveries as done; return those that were no longer ours."""
+        raise NotImplementedError
+
+    async def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Give deliveries back at once, uncounted; return those no longer ours."""
+        raise NotImplementedError
+
+    async def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
+        """End each delivery and store its frame instead, atomically; return those no longer ours. With REPLACE."""
+        raise NotImplementedError
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew the lease of what is held; return those no longer ours. With LEASES."""
+        raise NotImplementedError
+
+    async def reconnect(self) -> None:
+        """Dial again after ``ConnectionLost``."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Give back what is unsettled and end; a blocked ``fetch`` returns within 1 s. Idempotent."""
+        raise NotImplementedError
+
+
 class Broker:
     """A configured connection to one messaging system. ``spec`` and ``clock`` are set by core before ``open``."""
 
@@ -84,8 +134,6 @@ class Broker:
 
 class SyncBroker(Broker):
     """A broker written in blocking calls. Core makes one a process and configuration; publishing threads share it."""
-
-    sync: ClassVar[bool] = True
 
     def open(self) -> None:
         """Connect and check the server; idempotent. Raises ``BrokerUnavailable`` within the option ``timeout``.
@@ -136,5 +184,53 @@ class SyncBroker(Broker):
         raise self.refuse("peek", f"peeking at {queue!r}")
 
     def queues(self) -> Sequence[str]:
+        """Return the names of all queues known, companions included, sorted. With PEEK."""
+        raise self.refuse("peek", "the list of queues")
+
+
+class AsyncBroker(Broker):
+    """A broker written in coroutines; see ``SyncBroker`` for what each method does and may raise.
+
+    Core gives it an event loop on a thread of its own, and calls every coroutine there: neither a blocked loop of the
+    user's nor a closed one can hurt it. ``subscribe`` is a coroutine too; ``lost`` may be called on the loop.
+    """
+
+    async def open(self) -> None:
+        """Connect and check the server; idempotent. Raises ``BrokerUnavailable`` within the option ``timeout``."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Flush and disconnect; idempotent. Later calls raise ``Closed``."""
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """In a forked child: ``os.close`` raw descriptors that ownership hangs on. No client call, no coroutine."""
+        raise NotImplementedError
+
+    async def declare(self, queues: Sequence[QueueSpec]) -> None:
+        """Make queues exist as described; idempotent."""
+        raise NotImplementedError
+
+    async def publish(self, frames: Sequence[Frame], timeout: float) -> None:  # noqa: ASYNC109 - the contract's word
+        """Store all frames and return, or raise ``PublishError`` with the indexes that failed or are unsure."""
+        raise NotImplementedError
+
+    async def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> AsyncSubscription:
+        """Return this process's subscription; ``credit`` bounds the unsettled deliveries a queue."""
+        raise NotImplementedError
+
+    async def depth(self, queue: str) -> Depth:
+        """Return how many messages ``queue`` has (``dead`` is left to core). With DEPTH."""
+        raise self.refuse("depth", f"the depth of {queue!r}")
+
+    async def purge(self, queue: str) -> int:
+        """Remove all waiting and delayed messages, not the running ones; return how many. With PURGE."""
+        raise self.refuse("purge", f"purging {queue!r}")
+
+    async def peek(self, queue: str, n: int) -> Sequence[Frame]:
+        """Return up to ``n`` waiting messages, next first, leaving them there. With PEEK."""
+        raise self.refuse("peek", f"peeking at {queue!r}")
+
+    async def queues(self) -> Sequence[str]:
         """Return the names of all queues known, companions included, sorted. With PEEK."""
         raise self.refuse("peek", "the list of queues")

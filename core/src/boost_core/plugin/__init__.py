@@ -1,6 +1,6 @@
 """The one door for plugin authors: everything a broker, pool, codec, store or control may import."""
 
-from boost_core.contracts.broker import Broker, Lost, SyncBroker, SyncSubscription
+from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Broker, Lost, SyncBroker, SyncSubscription
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.codec import Binder, Codec
 from boost_core.contracts.control import (
@@ -98,6 +98,8 @@ __all__ = [
     "Ack",
     "Admission",
     "Around",
+    "AsyncBroker",
+    "AsyncSubscription",
     "BadArgument",
     "BadOption",
     "Binder",
