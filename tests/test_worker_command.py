@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 from projects import NOTING, Project, eventually
@@ -313,18 +312,3 @@ def test_two_scripts_with_a_run_each_dont_take_each_others_jobs(project: Project
     assert str(second) in refused.stderr
     assert project.boost("worker", first, "--burst").returncode == 0
     assert project.notes() == ["one"]
-
-
-def test_a_read_only_database_is_a_clear_error(project: Project) -> None:
-    """Exit code 4 and a text that names the file and the remedy."""
-    path = project.write("tasks.py", HELLO)
-    assert project.boost("call", path, "hello", "x").returncode == 0
-    database = Path(project.environ["BOOST_SQLITE_PATH"])
-    project.environ["BOOST_SQLITE_PATH"] = "/proc/boost/queue.db"
-
-    done = project.boost("worker", path, "--burst")
-
-    assert database.exists()
-    assert done.returncode == 4
-    assert "BrokerUnavailable: broker 'sqlite': " in done.stderr
-    assert "/proc/boost" in done.stderr

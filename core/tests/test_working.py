@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry, current
-from boost_core.errors import JobFailed, JobTimeout, ResultsOff, ResultTimeout
+from boost_core.errors import BadOption, JobFailed, JobTimeout, ResultsOff, ResultTimeout
 from boost_core.testing import FakeClock
 from boost_core.types import Frame
 from letters import dead_letters, eventually
@@ -548,12 +548,36 @@ def test_stop_hands_back_what_doesnt_end_in_time(app: App) -> None:
     worker = app.worker(drain_timeout=0.05)
     worker.start()
     assert started.wait(10)
-    worker.stop()
+    assert worker.stop() == 1
     assert stubborn.depth().ready == 1
     with app.worker():
         assert job.get(timeout=10) == 1
 
     assert runs == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"drain_timeout": "soon"},
+            (
+                "a worker: option drain_timeout='soon' can't be used: 'soon' is no duration;"
+                " give seconds or text such as '250ms', '1.5s' or '1h30m'"
+            ),
+        ),
+        ({"concurrency": 0}, "a worker: option concurrency=0 can't be used: it must be at least 1"),
+        ({"queues": ["b"]}, "no task of this target uses the queue 'b'.\n  Its queues: a"),
+    ],
+)
+def test_what_a_worker_is_given_is_checked(app: App, given: dict[str, Any], text: str) -> None:
+    """A worker that could never work as it was told to isn't made."""
+    app.boost("a")(lambda: None)
+
+    with pytest.raises(BadOption) as caught:
+        app.worker(**given)
+
+    assert str(caught.value) == text
 
 
 def test_jobs_pushed_from_a_job_know_their_parent(app: App) -> None:

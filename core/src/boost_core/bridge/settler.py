@@ -209,7 +209,7 @@ class Settler:
             elif type(end.outcome) is Done:
                 self.counts["done"] += 1
             elif end.verdict is RELEASED:
-                self.counts["released"] += 1
+                self.counts["stopped" if end.outcome is STOPPING else "released"] += 1
             else:
                 self._tell_of(end)
 

@@ -75,6 +75,10 @@ def _add_plugin_commands() -> None:
         registry.commands(boost)
     except BoostError as error:
         _say(error)
+    except Exception as error:
+        click.echo(
+            f"commands of plugins are left out, for one of them fails: {type(error).__name__}: {error}", err=True
+        )
 
 
 def _say(error: BoostError) -> None:

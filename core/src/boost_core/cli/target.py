@@ -76,7 +76,7 @@ def _load(target: str, place: str) -> ModuleType:
         if place.endswith(".py") or os.sep in place:
             return _load_file(target, Path(place))
         return _load_module(target, place)
-    except TargetError:
+    except (TargetError, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise TargetError(target, _own_lines(error)) from error

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from boost_core.app.publish import queue_facts
 from boost_core.app.services import queue_specs
 from boost_core.bridge.lane import Lane
@@ -18,8 +20,10 @@ from boost_core.bridge.pump import Pump
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.pool import Pool
 from boost_core.errors import BadOption
-from boost_core.options import duration
+from boost_core.options import convert_option
 from boost_core.plan.compile import TaskPlan, add_runner, dispatch
+from boost_core.plan.task_options import CoreOptions
+from boost_core.settings import AppOptions
 from boost_core.types import Outcome, Run
 
 if TYPE_CHECKING:
@@ -53,11 +57,11 @@ class Worker:
         self.app = app
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.tasks: dict[str, Task[..., Any]] = {}
-        given = duration(drain_timeout)
+        given = _checked(AppOptions, "drain_timeout", drain_timeout)
         self.drain_timeout: float = app.settings.get("drain_timeout") if given is None else given
         self._queues = tuple(queues)
         self._overrides = {} if pool is None else {"pool": pool}
-        self._cap = concurrency
+        self._cap: int | None = _checked(CoreOptions, "concurrency", concurrency)
         self._pools: dict[str, Pool] = {}
         self._pumps: dict[Any, Pump] = {}
         self._retired: list[threading.Thread] = []
@@ -190,7 +194,7 @@ class Worker:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many jobs ended here, by kind: done, retried, requeued, dead, dropped, released, lost, late."""
+        """How many jobs ended here, by kind: done, retried, requeued, dead, dropped, released, stopped, lost, late."""
         total: Counter[str] = Counter()
         for pump in self._pumps.values():
             total.update(pump.settler.counts)
@@ -292,6 +296,12 @@ class Worker:
         import asyncio
 
         await asyncio.to_thread(self.stop)
+
+
+def _checked(options: type, name: str, value: Any) -> Any:
+    """Return what was given for an option as that option takes it; None stays."""
+    field = attrs.fields_dict(attrs.resolve_types(options))[name]
+    return None if value is None else convert_option("a worker", field, value)
 
 
 def _report(ended: Sequence[tuple[Run, Outcome]]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import msgspec
 
+from boost_core.cli.parameters import seconds
 from boost_core.cli.target import load_app
 from boost_core.errors import BadOption
-from boost_core.options import duration
 
 
 @click.command()
@@ -20,7 +20,7 @@ from boost_core.options import duration
 @click.option("--kw", "keywords", default="{}", metavar="JSON", help="Keyword arguments as a JSON object.")
 @click.option("--delay", help="Start no earlier than this from now: 5m, 1h30m, or seconds.")
 @click.option("--priority", type=int, help="Higher ones go first.")
-@click.option("--wait", metavar="DURATION", help="Wait so long for the result and print it.")
+@click.option("--wait", metavar="DURATION", callback=seconds, help="Wait so long for the result and print it.")
 def call(
     target: str,
     task: str,
@@ -28,26 +28,18 @@ def call(
     keywords: str,
     delay: str | None,
     priority: int | None,
-    wait: str | None,
+    wait: float | None,
 ) -> None:
     """Push a job of TASK declared in TARGET. Each argument is JSON, or text where it isn't."""
     app = load_app((target,))
     given: dict[str, Any] = {"delay": delay, "priority": priority}
     own = {name: value for name, value in given.items() if value is not None}
-    seconds = _seconds(wait)
-    job = app.task(task).options(**own).push(*map(_value, args), **_keywords(keywords))
-    if seconds is None:
-        click.echo(job.id)
-    else:
-        click.echo(msgspec.json.encode(job.get(timeout=seconds)).decode())
-    app.close()
-
-
-def _seconds(text: str | None) -> float | None:
     try:
-        return duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--wait") from error
+        job = app.task(task).options(**own).push(*map(_value, args), **_keywords(keywords))
+    except TypeError as error:  # the arguments don't fit the function
+        raise click.UsageError(str(error)) from error
+    click.echo(job.id if wait is None else msgspec.json.encode(job.get(timeout=wait)).decode())
+    app.close()
 
 
 def _value(text: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from boost_core.cli.parameters import seconds
 from boost_core.cli.target import load_app
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ _BURST_SECONDS: Final = 0.2
 @click.option("--pool", help="Run all tasks on this pool: threads, asyncio, solo, ...")
 @click.option("--concurrency", type=click.IntRange(min=1), help="At most so many runs at once in this process.")
 @click.option("--burst", is_flag=True, help="Leave once no queue has anything ready or running.")
-@click.option("--drain-timeout", help="How long running jobs may go on after SIGTERM or Ctrl-C [default: 25s].")
+@click.option(
+    "--drain-timeout",
+    metavar="DURATION",
+    callback=seconds,
+    help="How long running jobs may go on after SIGTERM or Ctrl-C [default: 25s].",
+)
 def worker(
     targets: tuple[str, ...],
     queues: tuple[str, ...],
@@ -40,7 +46,7 @@ def worker(
     concurrency: int | None,
     *,
     burst: bool,
-    drain_timeout: str | None,
+    drain_timeout: float | None,
 ) -> None:
     """Work on the tasks of TARGET: a module, module:app, or the path of a .py file.
 

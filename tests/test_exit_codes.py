@@ -1,0 +1,389 @@
+"""Exit codes of the command, each with the exact text that explains it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+from projects import BOOST, NOTING, Project, eventually
+
+TASKS = """
+from boost_core import boost
+
+@boost("echo", results=True)
+def echo(a, b: int = 1):
+    return [a, b]
+
+@boost("mute")
+def mute(): ...
+"""
+
+SITUATIONS: dict[str, Callable[[Project], object]] = {
+    "a task file": lambda project: None,
+    "a broker that isn't installed": lambda project: project.environ.update(BOOST_BROKER="kafka"),
+    "a misspelt broker": lambda project: project.environ.update(BOOST_BROKER="sqlit"),
+    "an option that doesn't exist": lambda project: project.environ.update(BOOST_BROKER_SQLITE__LEASES="1s"),
+    "an option that can't be": lambda project: project.environ.update(BOOST_BROKER_SQLITE__LEASE="soon"),
+    "an app that can't be": lambda project: project.environ.update(BOOST_DRAIN_TIMEOUT="soon"),
+    "a misspelt task option": lambda project: project.write(
+        "tasks.py", "from boost_core import boost\n@boost('f', retrys=1)\ndef f(): ...\n"
+    ),
+    "an option of a package": lambda project: project.write(
+        "tasks.py", "from boost_core import boost\n@boost('f', qps=1)\ndef f(): ...\n"
+    ),
+    "a misspelt pool": lambda project: project.write(
+        "tasks.py", "from boost_core import boost\n@boost('f', pool='thread')\ndef f(): ...\n"
+    ),
+    "a file that doesn't parse": lambda project: project.write("tasks.py", "x = 1\ndef f(:\n"),
+    "a file that fails": lambda project: project.write("tasks.py", "x = 1\nprint(x.y)\n"),
+    "a file that exits": lambda project: project.write("tasks.py", "import sys\nsys.exit('no configuration')\n"),
+    "a read-only database": lambda project: database(project).chmod(0o400),
+    "a read-only folder": lambda project: (database(project).unlink(), database(project).parent.chmod(0o500)),
+    "a newer database": lambda project: change(project, "PRAGMA user_version = 9"),
+    "somebody else's database": lambda project: change(project, "PRAGMA application_id = 99"),
+    "no database": lambda project: database(project).write_bytes(b"Dear diary, " * 100),
+    "a read-only store": lambda project: read_only_store(project),
+    "a plugin that fails": lambda project: install(project, "    raise RuntimeError('on fire')\n"),
+}
+
+
+def database(project: Project) -> Path:
+    """Return a project's queue, which exists."""
+    path = Path(project.environ["BOOST_SQLITE_PATH"])
+    if not path.exists():
+        assert project.boost("queue", "show", "echo").returncode == 0
+    return path
+
+
+def change(project: Project, statement: str) -> None:
+    """Let somebody else write to a project's queue."""
+    connection = sqlite3.connect(database(project))
+    connection.execute(statement)
+    connection.close()
+
+
+def read_only_store(project: Project) -> None:
+    """Let results be kept where nobody may write."""
+    path = project.write("results.db", "")
+    path.chmod(0o400)
+    project.environ["BOOST_STORE_SQLITE__PATH"] = str(path)
+
+
+def install(project: Project, body: str) -> None:
+    """Let a project's processes find a plugin with commands, as if it were installed."""
+    hook = "from boost_core.plugin import hookimpl\n@hookimpl\ndef boost_commands(group):\n"
+    project.write("acme_commands.py", hook + body)
+    project.write("acme_commands-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: acme-commands\nVersion: 1\n")
+    project.write("acme_commands-1.dist-info/entry_points.txt", "[boost.plugins]\nacme = acme_commands\n")
+    project.environ["PYTHONPATH"] = str(project.folder)
+
+
+@attrs.frozen
+class Row:
+    """A command, the situation it finds, how it ends, and what it says on stderr: ``{db}`` stands for a path."""
+
+    code: int
+    command: str
+    situation: str = "a task file"
+    text: str = ""
+
+
+REMEDY = (
+    "\n  Name a place that can be written on a local disk: BOOST_SQLITE_PATH=/path/to/file.db, or the option path.\n"
+)
+ROWS = [
+    Row(0, "--version"),
+    Row(0, "plugins"),
+    Row(0, "call tasks.py mute"),
+    Row(0, "queue show never-heard-of"),
+    Row(0, "dead list"),
+    Row(
+        0,
+        "queue list",
+        "a plugin that fails",
+        "commands of plugins are left out, for one of them fails: RuntimeError: on fire\n",
+    ),
+    Row(1, "dead show 1f", text="Error: no dead letter has an id that starts with '1f'\n"),
+    Row(2, "frob tasks.py", text="Error: No such command 'frob'.\n"),
+    Row(2, "call tasks.py", text="Error: Missing argument 'TASK'.\n"),
+    Row(2, "call tasks.py echo", text="Error: echo() missing a required argument: 'a'\n"),
+    Row(2, "call tasks.py echo 1 2 3", text="Error: echo() too many positional arguments\n"),
+    Row(
+        2,
+        "call tasks.py echo 1 --wait soon",
+        text="Error: Invalid value for '--wait': 'soon' is no duration; give seconds or text such as '250ms', '1.5s' or '1h30m'\n",
+    ),
+    Row(
+        2,
+        "worker tasks.py --drain-timeout -1",
+        text="Error: Invalid value for '--drain-timeout': '-1' is no duration of 0 seconds or more\n",
+    ),
+    Row(
+        2,
+        "worker tasks.py --concurrency 0",
+        text="Error: Invalid value for '--concurrency': 0 is not in the range x>=1.\n",
+    ),
+    Row(
+        3,
+        "worker",
+        text="TargetError: target '': give a module, module:app or the path of a .py file (or set BOOST_APP)\n",
+    ),
+    Row(3, "worker nowhere.py", text="TargetError: target 'nowhere.py': there is no file 'nowhere.py'\n"),
+    Row(
+        3,
+        "worker tasks.py",
+        "a file that doesn't parse",
+        "TargetError: target 'tasks.py': it doesn't parse:\n"
+        '  File "{tasks}", line 2\n    def f(:\nSyntaxError: invalid syntax\n',
+    ),
+    Row(
+        3,
+        "call tasks.py f",
+        "a file that fails",
+        "TargetError: target 'tasks.py': it doesn't import:\n"
+        '  File "{tasks}", line 2, in <module>\n    print(x.y)\n'
+        "AttributeError: 'int' object has no attribute 'y'\n",
+    ),
+    Row(
+        3,
+        "explain tasks.py",
+        "a file that exits",
+        "TargetError: target 'tasks.py': it doesn't import:\n"
+        "  File \"{tasks}\", line 2, in <module>\n    sys.exit('no configuration')\nSystemExit: no configuration\n",
+    ),
+    Row(
+        4,
+        "worker tasks.py --burst",
+        "a read-only database",
+        "BrokerUnavailable: broker 'sqlite': {db} is read-only" + REMEDY,
+    ),
+    Row(
+        4,
+        "call tasks.py echo 1",
+        "a read-only folder",
+        "BrokerUnavailable: broker 'sqlite': {db} can't be used: its folder is read-only" + REMEDY,
+    ),
+    Row(
+        4,
+        "worker tasks.py --burst",
+        "a newer database",
+        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 1\n"
+        "  Upgrade the package: pip install --upgrade boost-broker-sqlite\n",
+    ),
+    Row(
+        4,
+        "dead list",
+        "a newer database",
+        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 1\n"
+        "  Upgrade the package: pip install --upgrade boost-broker-sqlite\n",
+    ),
+    Row(
+        4,
+        "queue list",
+        "somebody else's database",
+        "BrokerUnavailable: broker 'sqlite': {db} is the database of another program" + REMEDY,
+    ),
+    Row(
+        4,
+        "queue list",
+        "no database",
+        "BrokerUnavailable: broker 'sqlite': {db} is not an SQLite database\n  Move that file away, or name another one.\n",
+    ),
+    Row(
+        4,
+        "call tasks.py echo 1 --wait 1s",
+        "a read-only store",
+        "StoreUnavailable: store 'sqlite': {results} is read-only" + REMEDY,
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "a broker that isn't installed",
+        "BrokerNotFound: no broker named 'kafka' is installed.\n"
+        "  Install it:        pip install boost-broker-kafka\n  Installed brokers: memory, sqlite\n",
+    ),
+    Row(
+        5,
+        "call tasks.py echo 1",
+        "a misspelt broker",
+        "BrokerNotFound: no broker named 'sqlit' is installed. Did you mean 'sqlite'?\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "an option that doesn't exist",
+        "BadOption: broker 'sqlite' has no option 'leases'. Did you mean 'lease'?\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "an option that can't be",
+        "BadOption: broker 'sqlite': option lease='soon' can't be used:"
+        " 'soon' is no duration; give seconds or text such as '250ms', '1.5s' or '1h30m'\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "an app that can't be",
+        "BadOption: the app: option drain_timeout='soon' can't be used:"
+        " 'soon' is no duration; give seconds or text such as '250ms', '1.5s' or '1h30m'\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "a misspelt task option",
+        "BadOption: a task has no option 'retrys'. Did you mean 'retries'?\n",
+    ),
+    Row(
+        5,
+        "call tasks.py f",
+        "an option of a package",
+        "BadOption: 'qps' is an option of the control 'rate', which is not installed.\n"
+        "  Install it:        pip install boost-control-rate\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "a misspelt pool",
+        "PoolNotFound: no pool named 'thread' is installed. Did you mean 'threads'?\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py --pool gevent",
+        text="PoolNotFound: no pool named 'gevent' is installed.\n"
+        "  Install it:      pip install boost-pool-gevent\n  Installed pools: asyncio, solo, threads\n",
+    ),
+    Row(5, "call tasks.py ehco", text="TaskUnknown: no task named 'ehco' is declared. Did you mean 'echo'?\n"),
+    Row(
+        5,
+        "call tasks.py echo NaN",
+        text="BadArgument: task 'echo', argument 'a': value is nan, a number that JSON doesn't have;"
+        " give None or text instead.\n",
+    ),
+    Row(
+        5,
+        "call tasks.py echo 1 two",
+        text="BadArgument: task 'echo', argument 'b': value doesn't fit its annotation: Expected `int`, got `str`.\n",
+    ),
+    Row(
+        5,
+        "call tasks.py mute --wait 1s",
+        text="ResultsOff: task 'mute' stores no results, so job.get() would never return.\n"
+        "  Turn them on: @boost(results=True)\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.code}-{row.command}-{row.situation}")
+def test_a_command_ends_as_the_table_says(project: Project, row: Row) -> None:
+    """The exit code, and on stderr exactly this text: what is wrong, with which name and value, and how to mend it."""
+    tasks = project.write("tasks.py", TASKS)
+    SITUATIONS[row.situation](project)
+
+    done = project.boost(*row.command.split())
+
+    places = {"tasks": tasks, "db": project.environ["BOOST_SQLITE_PATH"], "results": project.folder / "results.db"}
+    assert (said(done.stderr), done.returncode) == (row.text.format(**places), row.code)
+
+
+def said(stderr: str) -> str:
+    """Return what was said, without click's reminder of the usage and the carets that differ between Pythons."""
+    return re.sub(r"\AUsage: .*\nTry '.*' for help\.\n\n|^ *[\^~]+\n", "", stderr, flags=re.MULTILINE)
+
+
+def test_what_nobody_expected_ends_with_1_and_its_traceback(project: Project) -> None:
+    """An error that is none of boost's, as of a plugin's own command, shows where it comes from."""
+    body = "    @group.command()\n    def burn():\n        raise RuntimeError('on fire')\n"
+    install(project, body)
+
+    done = project.boost("burn")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.endswith("in burn\n    raise RuntimeError('on fire')\nRuntimeError: on fire\n")
+
+
+POLITE = (
+    NOTING
+    + """
+@boost("polite")
+def polite(seconds):
+    note("started")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+        current.check()
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("signals", "seconds", "drain", "code"),
+    [
+        ([signal.SIGTERM], 0.1, "20s", 0),
+        ([signal.SIGINT], 0.1, "20s", 0),
+        ([signal.SIGTERM, signal.SIGTERM], 1, "20s", 0),
+        ([signal.SIGTERM], 60, "50ms", 75),
+        ([signal.SIGINT], 60, "50ms", 75),
+        ([signal.SIGINT, signal.SIGINT], 60, "50s", 130),
+        ([signal.SIGTERM, signal.SIGINT, signal.SIGINT], 60, "50s", 130),
+        ([signal.SIGQUIT], 60, "50s", 131),
+    ],
+    ids=lambda it: "+".join(one.name for one in it) if isinstance(it, list) else str(it),
+)
+def test_a_worker_ends_as_it_is_told(
+    project: Project, signals: list[signal.Signals], seconds: float, drain: str, code: int
+) -> None:
+    """0 after a drain, 75 where it took too long, 130 and 131 by force; what didn't end is back on the queue."""
+    path = project.write("polite.py", POLITE)
+    project.boost("call", path, "polite", seconds)
+    worker = project.worker(path, "--drain-timeout", drain)
+    eventually(project.notes)
+
+    for number, one in enumerate(signals, 1):
+        worker.send_signal(one)
+        if number < len(signals):
+            eventually(lambda wanted=number: project.log(worker).count("draining") >= wanted)
+
+    assert worker.wait(40) == code, project.log(worker)
+    (row,) = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+    assert (row["ready"], row["running"], row["dead"]) == (0 if code == 0 else 1, 0, 0)
+
+
+def test_ctrl_c_while_a_target_is_imported_is_no_fault_of_the_target(project: Project) -> None:
+    """The command is aborted, with 130, wherever Ctrl-C finds it."""
+    path = project.write("slow.py", NOTING + "note('importing')\ntime.sleep(60)\n")
+    worker = project.worker(path)
+    eventually(project.notes)
+
+    worker.send_signal(signal.SIGINT)
+
+    assert worker.wait(20) == 130
+    assert project.log(worker).strip() == "Aborted."
+
+
+def test_ctrl_c_while_a_result_is_awaited(project: Project) -> None:
+    """The job stays pushed."""
+    path = project.write("tasks.py", TASKS)
+    call = project.start(BOOST, "call", path, "echo", "1", "--wait", "60s")
+    eventually(lambda: json.loads(project.boost("queue", "list", path, "-o", "json").stdout)[0]["ready"])
+
+    call.send_signal(signal.SIGINT)
+
+    assert call.wait(20) == 130
+    assert project.log(call).strip() == "Aborted."
+
+
+def test_every_exit_code_is_explained_and_shown_here() -> None:
+    """The table of the documentation has the codes above, and no other."""
+    page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
+    table = page.partition("# Exit codes\n")[2]
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+
+    assert told == {row.code for row in ROWS} | {0, 75, 130, 131}
