@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     if check and stale:
         print(f"Mend it: {COMMAND}")
     problems = [
-        f"{package.folder.relative_to(root)}/README.md {problem}; write it"
+        f"{package.folder.relative_to(root)}/README.md {problem}"
         for package in packages
         for problem in stamps.readme_problems(package, list(_parts(package)))
     ]

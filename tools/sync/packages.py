@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -56,14 +57,9 @@ class Package:
             handed = getattr(importlib.import_module(module), f"boost_{kind}s")()
             yield next(spec for spec in handed if spec.name == name)
 
-    def requires(self, packages: Sequence[Package]) -> list[Package]:
-        """Return the packages of this repository that it needs to run, core first."""
-        names = {_requirement_name(text) for text in self.project.get("dependencies", ())}
-        return [package for package in packages if package.name in names]
-
-
-def _requirement_name(text: str) -> str:
-    return text.partition(";")[0].partition("[")[0].split(">")[0].split("=")[0].split("<")[0].strip()
+    def dependencies(self) -> list[str]:
+        """Return the names of the distributions that it needs to run, in the order of the file."""
+        return [re.split(r"[^\w.-]", text)[0] for text in self.project.get("dependencies", ())]
 
 
 def find_packages(root: Path) -> list[Package]:

@@ -10,10 +10,12 @@ from typing import Final
 from sync.packages import Package
 
 STAMPED: Final = ("version", "requires-python", "license", "license-files")
-HEADINGS: Final = ("## Install", "## Example", "## Options")
+HEADINGS: Final = ("Install", "Example", "Options", "Capabilities and limits", "How it works", "Dependencies")
 
 _TABLE: Final = re.compile(r"^(?=\[)", re.MULTILINE)
 _OWN_PIN: Final = re.compile(r'"(boost-[a-z-]+)(\[[a-z,-]+\])?(?:[<>=!~][^"]*)?"')
+_HEADING: Final = re.compile(r"^## (.*)$", re.MULTILINE)
+_REASON: Final = re.compile(r"^\* ([\w.-]+): \S", re.MULTILINE)
 _VERSION: Final = re.compile(r'^__version__ = ".*"$', re.MULTILINE)
 
 
@@ -72,8 +74,16 @@ def licence_link(package: Package, root: Path) -> tuple[Path, Path]:
 
 
 def readme_problems(package: Package, marks: Sequence[str]) -> list[str]:
-    """Return what a README lacks that only its author can write."""
+    """Return what a README lacks that only its author can write, with what to do."""
     path = package.folder / "README.md"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    wanted = [*HEADINGS, *(f"<!-- generated: {mark} -->" for mark in marks)]
-    return [f"has no line {line!r}" for line in wanted if line not in lines]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    parts = [f"<!-- generated: {mark} -->" for mark in marks]
+    problems = [f"has no line '{part}'; write it, with a line '<!-- end -->'" for part in parts if part not in text]
+    headings = _HEADING.findall(text)
+    if headings != list(HEADINGS):
+        found, wanted = ", ".join(headings) or "none", ", ".join(HEADINGS)
+        problems.append(f"has these headings: {found}; every package has: {wanted}")
+    reasons, declared = _REASON.findall(text.partition("## Dependencies\n")[2]), package.dependencies()
+    problems += [f"gives no reason for '{one}'; write a line '* {one}: ...'" for one in declared if one not in reasons]
+    problems += [f"gives a reason for '{one}', which it doesn't need" for one in reasons if one not in declared]
+    return problems
