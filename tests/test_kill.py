@@ -113,39 +113,49 @@ def test_a_surviving_forked_child_doesnt_keep_a_dead_workers_jobs(project: Proje
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_message_that_kills_its_worker_is_dead_after_three(project: Project) -> None:
-    """os._exit in a job takes three workers down with it, and then no more: worker_lost."""
+@pytest.mark.parametrize(
+    ("deadly", "code"), [("os._exit(9)", 9), ("os.kill(os.getpid(), 11)", -11)], ids=["exit", "segmentation fault"]
+)
+def test_a_message_that_kills_its_worker_is_dead_after_three(project: Project, deadly: str, code: int) -> None:
+    """It takes three workers down with it, the third one alone, and then no more: worker_lost. Its neighbours all end."""
     path = project.write(
         "deadly.py",
         NOTING
-        + """
+        + f"""
 @boost("deadly", concurrency=4)
 def deadly(number):
-    note(f"start {number} {os.getpid()}")
+    note(f"start {{number}} {{os.getpid()}}")
     if number == 0:
         time.sleep(0.05)
-        os._exit(9)
+        {deadly}
     while not os.path.exists("go"):
         time.sleep(0.01)
-    note(f"end {number} {os.getpid()}")
+    note(f"end {{number}} {{os.getpid()}}")
 """,
     )
     project.python(
         "import sys; sys.path.insert(0, '.'); import deadly; deadly.deadly.push_many((n,) for n in range(4))"
     )
 
+    workers = []
     for _ in range(3):
-        assert project.worker(path).wait(30) == 9
+        workers.append(project.worker(path))
+        assert workers[-1].wait(30) == code
     project.write("go", "")
     survivor = project.boost("worker", path, "--burst")
 
     assert survivor.returncode == 0, survivor.stderr
     (row,) = json.loads(project.boost("dead", "list", "-o", "json").stdout)
-    assert (row["task"], row["reason"]) == ("deadly", "worker_lost")
-    runs = [line for line in project.notes() if line.startswith("start 0 ")]
-    ended = {line.split()[1] for line in project.notes() if line.startswith("end")}
-    assert len(runs) == 3
-    assert ended == {"1", "2", "3"}
+    assert (row["task"], row["reason"], row["error"]) == (
+        "deadly",
+        "worker_lost",
+        "3 workers died while they held it",
+    )
+    assert _started(project, workers[2].pid) == ["0"]
+    dead = {str(worker.pid) for worker in workers}
+    after = [line.split()[:2] for line in project.notes() if line.split()[2] not in dead]
+    assert sorted(after[1::2]) == [["end", str(number)] for number in (1, 2, 3)]
+    assert [["start", number] for _, number in after[1::2]] == after[::2]  # one after another
 
 
 def test_a_stopped_worker_is_taken_over_and_its_late_end_counts_no_more(project: Project) -> None:

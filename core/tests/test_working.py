@@ -10,7 +10,6 @@ import pytest
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry, current
 from boost_core.errors import BadOption, JobFailed, JobTimeout, ResultsOff, ResultTimeout
 from boost_core.testing import FakeClock
-from boost_core.types import Frame
 from letters import dead_letters, eventually
 
 
@@ -289,44 +288,6 @@ def test_get_times_out(app: App) -> None:
     assert str(caught.value) == f"job {job.id} has no result after 0.01 s."
 
 
-# --- what is on the queue and shouldn't be -------------------------------------------------------------
-
-
-def _body(message: bytes) -> bytes:
-    return b"json\n" + message
-
-
-@pytest.mark.parametrize(
-    ("body", "reason", "error"),
-    [
-        (b"\x80\x04garbage", "bad_payload", "is no message of boost"),
-        (_body(b"{"), "bad_payload", ""),
-        (b"msgpack\n\x81", "bad_payload", "no codec named 'msgpack' is installed"),
-        (_body(b'{"v":2,"id":"n","shape":"unheard of"}'), "newer_version", "version 2"),
-        (_body(b'{"v":1,"id":"x","task":"mixed","at":1,"args":["not a number"]}'), "bad_payload", "number"),
-    ],
-)
-def test_unreadable_messages_are_dead_letters_and_harm_no_neighbour(
-    app: App, body: bytes, reason: str, error: str
-) -> None:
-    """A body that can't be read becomes a dead letter with its bytes; messages around it run."""
-
-    @app.boost("mixed", results=True)
-    def good(number: int) -> int:
-        return number
-
-    before = good.push(1)
-    good.broker.publish([Frame("bad", "mixed", body)], 5.0)
-    after = good.push(2)
-    with app.worker():
-        assert [before.get(timeout=10), after.get(timeout=10)] == [1, 2]
-        (letter,) = eventually(lambda: dead_letters(good))
-
-    assert letter.reason == reason
-    assert error in (letter.error or "")
-    assert letter.body == body
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     """Return a clock that only the test moves."""
@@ -339,25 +300,6 @@ def timed(clock: FakeClock) -> Iterator[App]:
     app = App("timed", broker="memory", store="memory", clock=clock)
     yield app
     app.close()
-
-
-def test_an_unknown_task_is_parked_ten_times_then_dead(timed: App, clock: FakeClock) -> None:
-    """A task that this worker doesn't know waits ten minutes for a deploy that does; its neighbours run."""
-
-    @timed.boost("shared", results=True, name="known")
-    def known() -> str:
-        return "ran"
-
-    timed.send("newer", queue="shared")
-    with timed.worker() as worker:
-        assert known.push().get(timeout=10) == "ran"
-        for parked in range(10):
-            eventually(lambda count=parked: worker.counts["requeued"] == count + 1)
-            assert known.depth().delayed == 1
-            clock.advance(60)
-        (letter,) = eventually(lambda: dead_letters(known))
-
-    assert (letter.reason, letter.task) == ("unknown_task", "newer")
 
 
 def test_a_delayed_retry_waits_in_the_broker(timed: App, clock: FakeClock) -> None:
