@@ -112,10 +112,10 @@ def test_a_plugin_whose_client_is_missing_says_what_it_requires(site: Site) -> N
     """The import's own error, and the declared requirement that isn't installed: the missing module's, none other."""
     site.install(
         "boost-broker-kafka",
-        text="import confluent_kafka",
+        text="import acme_kafka",
         requires=[
             "absent-too>=1",
-            "confluent-kafka>=2.6",
+            "acme-kafka>=2.6",
             "attrs>=1",
             'tomli>=9; python_version < "3"',
             'x; extra=="dev"',
@@ -124,8 +124,8 @@ def test_a_plugin_whose_client_is_missing_says_what_it_requires(site: Site) -> N
 
     assert error_of(site.registry()) == (
         "PluginBroken: broker 'kafka' (boost-broker-kafka 1.4.0) failed to import.\n"
-        "  ModuleNotFoundError: No module named 'confluent_kafka'\n"
-        "  boost-broker-kafka 1.4.0 requires confluent-kafka>=2.6, which is not installed."
+        "  ModuleNotFoundError: No module named 'acme_kafka'\n"
+        "  boost-broker-kafka 1.4.0 requires acme-kafka>=2.6, which is not installed."
     )
 
 

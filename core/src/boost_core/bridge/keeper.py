@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from boost_core.bridge.verdict import RELEASED
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate
+from boost_core.errors import ConnectionLost
 from boost_core.types import Run
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Keeper:
         while not self._stop.wait(min(_TICK, self._period) if self._pump.held else self._period):
             try:
                 self.step()
+            except ConnectionLost as error:
+                self._pump.disconnected(error)
             except Exception as error:
                 log.warning("keeping for broker %s failed: %s: %s", self._pump.spec.name, type(error).__name__, error)
 
@@ -47,13 +50,17 @@ class Keeper:
         """End the thread at once."""
         self._stop.set()
 
+    def hurry(self) -> None:
+        """Renew everything at the next tick: there is a new connection."""
+        self._renewed = float("-inf")
+
     def step(self) -> None:
         """Do what is due now."""
         now = self._pump.clock.monotonic()
         runs = self._pump.held_runs()
         if now - self._renewed >= self._period * 0.99:
             self._renewed = now
-            if self._leased:
+            if self._leased and not self._pump.link.down:
                 self._pump.extend(runs)
             _keep_gates(runs)
         self._take_back([run for run in runs if now - run.queued >= UNSTARTED_SECONDS])

@@ -48,6 +48,8 @@ class Lane:
         self.credit = self.limit + CREDIT_BEYOND_SLOTS
         self.rated = any(gate.paces for plan in plans for gate in plan.gates)
         self.not_before = 0.0
+        self.backoff = 0.0
+        self.gone = False
         self.bad_in_a_row = 0
         self.held = 0
         self._max_prefetch = min(max_batch, MOST_AHEAD)

@@ -1,57 +1,36 @@
-"""Serves one broker for one worker: the fetch thread, and what it shares with the settle and keeper threads."""
+"""Serves one broker for one worker: what its fetch, settle and keeper threads share."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
 
-from boost_core.bridge.envelope import CodecOf, Opener
+from boost_core.bridge.envelope import CodecOf
+from boost_core.bridge.fetcher import Fetcher
 from boost_core.bridge.keeper import Keeper
 from boost_core.bridge.lane import Lane
+from boost_core.bridge.link import Link
 from boost_core.bridge.settler import STOPPING, Settler
-from boost_core.bridge.stray import Stray
-from boost_core.bridge.verdict import RELEASED, BadBody, UnknownTask
+from boost_core.bridge.verdict import RELEASED
 from boost_core.contracts.broker import SyncBroker, SyncSubscription
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.codec import Codec
-from boost_core.contracts.control import Admission, End, Hold, Start
 from boost_core.contracts.pool import CancelAnswer
-from boost_core.errors import DecodeError
+from boost_core.errors import ConnectionLost
 from boost_core.plan.compile import TaskPlan
-from boost_core.types import (
-    Cancelled,
-    Clock,
-    Delivery,
-    Frame,
-    QueueSpec,
-    Requeue,
-    Run,
-    TimedOut,
-    WorkerLost,
-)
+from boost_core.types import Cancelled, Clock, Delivery, Frame, QueueSpec, Run, TimedOut
 
 log = logging.getLogger("boost.worker")
-
-FETCH_SECONDS: Final = 5.0
-LONGEST_HOLD: Final = 1.0
-MOST_HELD: Final = 16
-DEADLY: Final = 3
-BAD_IN_A_ROW: Final = 10
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
 
 
 class Pump:
     """Moves batches between a broker and the pools of its lanes.
 
-    The FETCH thread asks gates and lanes how much may come, fetches, admits and submits. Outcomes come
-    back through ``report`` into the ``Settler``; the ``Keeper`` renews what is held. Nothing here is
-    done per message that can be done per batch.
+    The ``Fetcher`` brings messages in, the pools' outcomes come back through ``report`` into the ``Settler``, the
+    ``Keeper`` renews what is held; each is a thread. Nothing here is done per message that can be done per batch.
     """
 
     def __init__(
@@ -70,23 +49,17 @@ class Pump:
         self.held: dict[int, Run] = {}
         self.idle = threading.Event()
         self.idle.set()
+        self.plans = plans
+        self.draining = False
+        self.link = Link(self.spec.name)
+        self.fetcher = Fetcher(self, codec_of)
         self.settler = Settler(self)
         self.keeper = Keeper(self)
         self.report = self.settler.report
         self.subscription: SyncSubscription
-        self._plans = plans
         self._queues = queues
         self._codec_of = codec_of
-        self._open_body = Opener(codec_of).open
         self._leased = Capability.LEASES in self.spec.capabilities
-        self._tokens = itertools.count(1)
-        self._waiting: list[tuple[float, int, Run]] = []  # held by gates: when, token, run
-        self._alone: deque[Run] = deque()
-        self._solitary: Run | None = None
-        self._wanted: Mapping[str, int] | None = None  # what a blocked fetch waits for
-        self._kick = threading.Event()
-        self._draining = False
-        self._backoff = 0.0
         self._threads: list[threading.Thread] = []
 
     # --- life ------------------------------------------------------------------------------------
@@ -100,21 +73,21 @@ class Pump:
 
     def start(self) -> None:
         """Start the three threads."""
-        for name, serve in (("fetch", self._serve), ("settle", self.settler.serve), ("keep", self.keeper.serve)):
+        for name, serve in (("fetch", self.fetcher.serve), ("settle", self.settler.serve), ("keep", self.keeper.serve)):
             thread = threading.Thread(target=serve, name=f"boost-{name}-{self.spec.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def drain(self) -> None:
         """Fetch no more. Running jobs go on. Returns at once; any thread."""
-        self._draining = True
+        self.draining = True
         self.wake()
 
     def quiesce(self, timeout: float) -> bool:
         """After ``drain``: give back what hasn't started, wait for the rest; return whether all is settled."""
         deadline = time.monotonic() + timeout
         if self._threads:
-            self._threads[0].join(max(1.0, timeout))
+            self.fetcher.dry.wait(max(1.0, timeout))
         for run in self.held_runs():
             if run.claim():
                 self.report(run, RELEASED)
@@ -140,8 +113,8 @@ class Pump:
 
     def close(self, timeout: float) -> None:
         """Settle what was reported, then close the subscription. Call after ``drain``."""
-        self._draining = True
-        self.wake()
+        self.draining = True
+        self.fetcher.stop()
         self.settler.stop()
         self.keeper.stop()
         for thread in self._threads:
@@ -165,7 +138,7 @@ class Pump:
             ready = lane.back(its, sum(timed), len(timed))
             if ready:
                 lane.pool.submit(ready)
-            wanted = self._wanted
+            wanted = self.fetcher.wanted
             if wanted is not None and queue not in wanted and lane.room():
                 self.wake()
 
@@ -177,8 +150,7 @@ class Pump:
             by_lane[run.delivery.queue] += 1
         for queue, count in by_lane.items():
             self.lanes[queue].settle(count)
-        if self._solitary is not None or self._alone:
-            self._leave_alone(runs)
+        self.fetcher.admission.quarantine.forget(runs)
         if not self.held:
             self.idle.set()
 
@@ -240,213 +212,15 @@ class Pump:
 
     def wake(self) -> None:
         """Let the fetch thread look again at what it may ask for."""
-        self._kick.set()
-        if self._wanted:
-            self.subscription.wake()
+        self.fetcher.wake()
 
-    # --- fetch thread -----------------------------------------------------------------------------
-
-    def _serve(self) -> None:
-        while not self._draining:
-            try:
-                self.fetch_once(FETCH_SECONDS)
-                self._backoff = 0.0
-            except Exception as error:
-                self._backoff = min(max(FIRST_BACKOFF, self._backoff * 2), LONGEST_BACKOFF)
-                log.warning(
-                    "fetching from broker %s failed, next try in %g s: %s: %s",
-                    *(self.spec.name, self._backoff, type(error).__name__, error),
-                    exc_info=log.isEnabledFor(logging.DEBUG),
-                )
-                self._kick.wait(self._backoff)
-
-    def fetch_once(self, timeout: float) -> int:
-        """Fetch and submit one batch, waiting up to ``timeout`` seconds; return how many came."""
-        self._kick.clear()
-        now = self.clock.monotonic()
-        self._start_due(now)
-        want, until = self._demand(now)
-        wait = timeout if until is None else max(0.0, min(timeout, until - now))
-        self._wanted = want
-        try:
-            if not want or self._draining:
-                if wait and not self._draining:
-                    self._kick.wait(wait)
-                return 0
-            deliveries = self.subscription.fetch(want, wait)
-        finally:
-            self._wanted = None
-        if deliveries:
-            self._take(deliveries)
-        return len(deliveries)
-
-    def _demand(self, now: float) -> tuple[dict[str, int], float | None]:
-        """Return how many each queue may bring, and when (monotonic) to ask again at the latest."""
-        until = self._waiting[0][0] if self._waiting else None
-        if self._solitary is not None or self._alone:
-            self._start_solitary()
-            return {}, until
-        want: dict[str, int] = {}
-        for lane in self.lanes.values():
-            room, later = self._lane_demand(lane, now)
-            if room:
-                want[lane.queue] = room
-            if later is not None:
-                until = later if until is None else min(until, later)
-        return want, until
-
-    def _lane_demand(self, lane: Lane, now: float) -> tuple[int, float | None]:
-        if lane.not_before > now:
-            return 0, lane.not_before
-        room = lane.room()
-        if lane.bad_in_a_row > BAD_IN_A_ROW:
-            return min(room, 1), None
-        if len(lane.plans) != 1:
-            return room, None  # gates that pace by demand have their queue for themselves
-        until: float | None = None
-        for gate in lane.plans[0].gates:
-            if room:
-                room, later = gate.demand(room)
-                until = later if until is None else until
-        return room, until
-
-    def _take(self, deliveries: Sequence[Delivery]) -> None:
-        """Decode, admit and submit a batch."""
-        now = self.clock.monotonic()
-        batches: dict[tuple[str, str], list[Run]] = {}
-        self.idle.clear()
-        for queue, count in Counter([delivery.queue for delivery in deliveries]).items():
-            self.lanes[queue].take(count)
-        for delivery in deliveries:
-            delivery.held_since = now
-            run = self._open(delivery, now)
-            self.held[run.token] = run
-            stray = type(run.task) is Stray
-            if stray or delivery.deaths:
-                self._take_special(run, stray=stray)
-            else:
-                batches.setdefault((run.task.name, delivery.queue), []).append(run)
-        for runs in batches.values():
-            self._admit(runs)
-
-    def _open(self, delivery: Delivery, now: float) -> Run:
-        try:
-            message = self._open_body(delivery.body)
-        except DecodeError as error:
-            return Stray.run_of(BadBody(error), delivery, next(self._tokens), self)
-        lane = self.lanes[delivery.queue]
-        lane.bad_in_a_row = 0
-        plan = self._plans.get(message.task)
-        if plan is None or not lane.adopts(plan):
-            return Stray.run_of(UnknownTask(), delivery, next(self._tokens), self, message)
-        return Run(plan, message, delivery, next(self._tokens), self.clock, self, now)
-
-    def _take_special(self, run: Run, *, stray: bool) -> None:
-        """Deal with what isn't simply run: strays, and messages whose workers died."""
-        deaths = run.delivery.deaths
-        if stray:
-            self._take_stray(run)
-        elif deaths >= DEADLY:
-            run.claim()
-            self.report(run, WorkerLost(deaths))
-        elif deaths == DEADLY - 1:
-            run.queued = float("inf")  # it waits here for as long as its neighbours take
-            self._alone.append(run)
-        else:
-            self._admit([run])
-
-    def _take_stray(self, run: Run) -> None:
-        run.claim()
-        outcome: Any = run.task.outcome
-        lane = self.lanes[run.delivery.queue]
-        if isinstance(outcome, BadBody):
-            lane.bad_in_a_row += 1
-            if lane.bad_in_a_row > BAD_IN_A_ROW:
-                lane.not_before = self.clock.monotonic() + 1.0
-                log.error("%d unreadable messages in a row on %s: taking one a second", lane.bad_in_a_row, lane.queue)
-        else:
-            log.warning("queue %s: no task named %r is declared here; its message waits", lane.queue, run.message.task)
-        self.report(run, outcome)
-
-    # --- admission ----------------------------------------------------------------------------------
-
-    def _admit(self, runs: Sequence[Run]) -> None:
-        """Pass runs of one task through its gates; submit those that all let start."""
-        lane = self.lanes[runs[0].delivery.queue]
-        passed: Sequence[Run] = runs
-        for number, gate in enumerate(runs[0].task.gates):
-            try:
-                admissions = gate.admit(passed)
-            except Exception as error:
-                log.exception("a gate of task %s failed; its queue backs off", runs[0].task.name)
-                self._refuse_all(passed, number, lane, error)
-                return
-            passed = self._sort(passed, admissions, number)
-            if not passed:
-                return
-        ready = lane.start(passed)
-        if ready:
-            lane.pool.submit(ready)
-
-    def _sort(self, runs: Sequence[Run], admissions: Sequence[Admission], number: int) -> list[Run]:
-        """Return the runs that a gate lets start; deal with the others."""
-        passed: list[Run] = []
-        for run, admission in zip(runs, admissions, strict=True):
-            if type(admission) is Start:
-                passed.append(run)
-            elif type(admission) is Hold:
-                self._hold(run, admission.until)
-            elif run.claim():
-                for gate in run.task.gates[:number]:
-                    gate.undo([run])
-                outcome: Any = admission.outcome if isinstance(admission, End) else RELEASED
-                self.report(run, outcome)
-        return passed
-
-    def _hold(self, run: Run, until: float) -> None:
-        lane = self.lanes[run.delivery.queue]
-        wait = until - self.clock.monotonic()
-        if wait > LONGEST_HOLD or lane.held >= MOST_HELD:
-            if run.claim():
-                self.report(run, Requeue(max(wait, 0.0)))
-            return
-        lane.held += 1
-        run.queued = until
-        heapq.heappush(self._waiting, (until, run.token, run))
-
-    def _start_due(self, now: float) -> None:
-        while self._waiting and self._waiting[0][0] <= now:
-            run = heapq.heappop(self._waiting)[2]
-            self.lanes[run.delivery.queue].held -= 1
-            run.queued = now
-            if not run.settled:
-                self._admit([run])
-
-    def _refuse_all(self, runs: Sequence[Run], number: int, lane: Lane, error: Exception) -> None:
-        self._backoff = min(max(FIRST_BACKOFF, self._backoff * 2), LONGEST_BACKOFF)
-        lane.not_before = self.clock.monotonic() + self._backoff
-        for gate in runs[0].task.gates[:number]:
-            gate.undo(runs)
-        log.warning("%d messages of %s go back: %s", len(runs), lane.queue, error)
-        for run in runs:
-            if run.claim():
-                self.report(run, RELEASED)
-
-    # --- messages that already killed two workers -----------------------------------------------------
-
-    def _start_solitary(self) -> None:
-        """Run a suspect with nothing else held, so that no innocent one is counted if it kills again."""
-        while len(self._alone) > 1:
-            run = self._alone.pop()
-            if run.claim():
-                self.report(run, RELEASED)
-        if self._solitary is None and len(self.held) == 1:
-            self._solitary = self._alone.popleft()
-            log.warning("job %s runs alone: two workers died while they held it", self._solitary.message.id)
-            self._admit([self._solitary])
-
-    def _leave_alone(self, runs: Sequence[Run]) -> None:
-        if self._solitary in runs:
-            self._solitary = None
-        self._alone = deque(run for run in self._alone if run.token in self.held)
+    def disconnected(self, error: ConnectionLost) -> None:
+        """Let the fetch thread dial again; settling and keeping wait for it. Any thread."""
+        self.link.lost(error)
         self.wake()
+
+    def reconnected(self) -> None:
+        """Go on with what waited. FETCH thread."""
+        self.link.restored()
+        self.keeper.hurry()
+        self.settler.resume()

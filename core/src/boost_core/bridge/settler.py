@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from boost_core.bridge.verdict import ACK, RELEASED, dead_frame, next_frame, verdict_of
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate, Policy
-from boost_core.errors import BoostError, SettleError
+from boost_core.errors import BoostError, ConnectionLost, PublishError, SettleError
 from boost_core.types import Ack, Cancelled, Dead, Delivery, Done, Ended, Frame, Next, Run
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Settler:
         self._box: SimpleQueue[Sequence[tuple[Run, Any]] | None] = SimpleQueue()
         self.report_all = self._box.put  # outcomes of a pool, one or many at once; any thread
         self._aside: list[tuple[float, int, float, list[Ended]]] = []
+        self._parked: list[Ended] = []  # until there is a connection again
         self._sequence = 0
         self._replace = Capability.REPLACE in pump.spec.capabilities
         self.counts: Counter[str] = Counter()
@@ -49,6 +50,10 @@ class Settler:
     def stop(self) -> None:
         """Let the thread end once everything before this call is worked off."""
         self._box.put(None)
+
+    def resume(self) -> None:
+        """Let the thread settle what was parked: there is a connection again."""
+        self._box.put(())
 
     # --- settle thread -----------------------------------------------------------------------------
 
@@ -70,7 +75,7 @@ class Settler:
         return going
 
     def _next_wait(self) -> float | None:
-        if not self._aside:
+        if not self._aside or self._pump.link.down:
             return None
         return max(0.0, self._aside[0][0] - self._pump.clock.monotonic())
 
@@ -123,6 +128,9 @@ class Settler:
 
     def conclude(self, ended: list[Ended], wait: float = FIRST_WAIT) -> None:
         """Store what must outlive them, then tell the broker; put aside what can't be written now."""
+        if self._pump.link.down:
+            self._parked += ended
+            return
         ready: list[Ended] = []
         try:
             ended = self._revalidated(ended)
@@ -133,6 +141,10 @@ class Settler:
             unsettled = set(map(id, error.failed))
             self._put_aside([end for end in ready if id(end.run.delivery) in unsettled], wait, error)
             ready, fenced = [end for end in ready if id(end.run.delivery) not in unsettled], ()
+        except ConnectionLost as error:
+            self._parked += ready or ended
+            self._pump.disconnected(error)
+            return
         except BoostError as error:
             self._put_aside(ready or ended, wait, error)
             return
@@ -182,16 +194,31 @@ class Settler:
         pairs = [(end.run.delivery, self._frame(end)) for end in goes_on]
         returned = [end.run.delivery for end in ready if end.verdict is RELEASED]
         fenced: list[Delivery] = []
+        unstored: SettleError | None = None
         if pairs and self._replace:
             fenced.extend(subscription.replace(pairs))
         elif pairs:
-            self._pump.publish([frame for _, frame in pairs])
-            acks.extend(delivery for delivery, _ in pairs)
+            stored, unstored = self._published(pairs)
+            acks += stored
         if acks:
             fenced.extend(subscription.ack(acks))
         if returned:
             fenced.extend(subscription.release(returned))
+        if unstored is not None:
+            raise unstored
         return fenced
+
+    def _published(self, pairs: Sequence[tuple[Delivery, Frame]]) -> tuple[list[Delivery], SettleError | None]:
+        """Publish the frames of what goes on; return the deliveries to ack, and the error for those that stay."""
+        deliveries = [delivery for delivery, _ in pairs]
+        try:
+            self._pump.publish([frame for _, frame in pairs])
+        except PublishError as error:
+            missing = {*error.failed, *error.unsure}
+            stay = [delivery for index, delivery in enumerate(deliveries) if index in missing]
+            stored = [delivery for index, delivery in enumerate(deliveries) if index not in missing]
+            return stored, SettleError(error.broker, error.problem, failed=stay)
+        return deliveries, None
 
     def _frame(self, end: Ended) -> Frame:
         codec, tag = self._pump.codec_for(end.run)
@@ -242,6 +269,11 @@ class Settler:
         heapq.heappush(self._aside, entry)
 
     def _retry_aside(self) -> None:
+        if self._pump.link.down:
+            return
+        if self._parked:
+            parked, self._parked = self._parked, []
+            self.conclude(parked)
         while self._aside and self._aside[0][0] <= self._pump.clock.monotonic():
             _, _, wait, ended = heapq.heappop(self._aside)
             self.conclude(ended, wait)
@@ -249,7 +281,7 @@ class Settler:
     @property
     def waiting(self) -> int:
         """How many outcomes are put aside."""
-        return sum(len(entry[3]) for entry in self._aside)
+        return len(self._parked) + sum(len(entry[3]) for entry in self._aside)
 
 
 def _goes_back(outcome: object) -> bool:
