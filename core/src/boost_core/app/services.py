@@ -12,7 +12,7 @@ from boost_core.bridge.deadlines import DeadlineWatch
 from boost_core.contracts.broker import SyncBroker
 from boost_core.contracts.codec import Codec
 from boost_core.contracts.control import Control, ControlContext
-from boost_core.contracts.specs import BrokerSpec, ControlSpec
+from boost_core.contracts.specs import BrokerSpec, ControlSpec, Flavour
 from boost_core.contracts.store import Store
 from boost_core.forks import on_fork
 from boost_core.registry.registry import Registry
@@ -53,8 +53,9 @@ class Services:
         return broker
 
     def _open_broker(self, spec: BrokerSpec, options: Any) -> SyncBroker:
-        broker: SyncBroker = self.registry.load(spec)(options)
-        broker.spec, broker.clock = spec, self.clock
+        made: Any = self.registry.load(spec)(options)
+        made.spec, made.clock = spec, self.clock
+        broker: SyncBroker = made if spec.flavour is Flavour.SYNC else _behind_portal(made)
         broker.open()
         return broker
 
@@ -156,6 +157,12 @@ class _Deadlines:
 
 
 _FORGOTTEN: Final[list[Any]] = []
+
+
+def _behind_portal(broker: Any) -> SyncBroker:
+    from boost_core.bridge.portal import PortalBroker  # brings asyncio
+
+    return PortalBroker(broker)
 
 
 def queue_specs(name: str, **facts: Any) -> list[QueueSpec]:

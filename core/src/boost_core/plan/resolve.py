@@ -109,6 +109,12 @@ class Resolver:
         for capability, asks in wanted.items():
             if capability not in plan.broker.capabilities:
                 raise self._unsupported(plan, capability, asks)
+        longest = plan.broker.limits.max_delay
+        if longest is not None and values["delay"] > longest:
+            raise BadOption(
+                f"task {plan.name!r}: delay={values['delay']:g} is too long for broker {plan.broker.name!r}.",
+                f"Its longest delay is {longest:g} s.",
+            )
         if values["priority"] >= plan.broker.limits.priorities and values["priority"]:
             raise BadOption(
                 f"task {plan.name!r}: priority={values['priority']} is too high for broker {plan.broker.name!r}.",
@@ -172,7 +178,8 @@ class Resolver:
         chosen = values["broker"] or self._settings.get("broker")
         spec, url = self._registry.find("broker", chosen)
         given = {**({"url": url} if url else {}), **values["broker_options"]}
-        return spec, self._settings.plugin_options(spec, given)
+        options = self._settings.plugin_options(spec, given)
+        return self._registry.effective(spec, options), options
 
     def _pool(self, declared: Declared, values: Mapping[str, Any], origins: Mapping[str, str]) -> PoolSpec:
         chosen = values["pool"]

@@ -142,6 +142,17 @@ class Registry:
         entry = self._origins.get(spec)
         return entry.provider if entry else Provider(spec.factory.partition(".")[0], "-", spec.factory)
 
+    def effective(self, spec: BrokerSpec, options: Any) -> BrokerSpec:
+        """Return a broker's spec with the capabilities and limits that it has with these options."""
+        decide = getattr(options, "effective", None)
+        if decide is None:
+            return spec
+        capabilities, limits = decide(spec)
+        found = attrs.evolve(spec, capabilities=frozenset(capabilities), limits=limits)
+        if spec in self._origins:
+            self._origins.setdefault(found, self._origins[spec])
+        return found
+
     def load(self, spec: Spec) -> Any:
         """Return what a spec's factory names, imported at first use. Raises ``PluginBroken``."""
         return load_factory(self._origins.get(spec), spec)

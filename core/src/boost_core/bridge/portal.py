@@ -1,0 +1,194 @@
+"""Brokers written in coroutines, as core calls them: from blocking threads, a call a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
+from boost_core.errors import BrokerUnavailable
+from boost_core.types import Delivery, Depth, Frame, QueueSpec
+
+T = TypeVar("T")
+
+MARGIN_SECONDS: Final = 5.0
+"""What a call may take beyond its own time-out before it is given up: a broker that keeps its own never meets it."""
+
+
+class Portal:
+    """An event loop on a thread of its own, and the way into it from other threads."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Start the loop; idempotent."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name=f"boost-loop-{self._name}", daemon=True)
+            self._thread.start()
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+        """Run a coroutine on the loop and return what it returns, or raise what it raises.
+
+        Past ``timeout`` seconds and a margin it is cancelled, and ``BrokerUnavailable`` raised.
+        """
+        loop = self._loop
+        if loop is None or threading.current_thread() is self._thread:
+            message = f"broker {self._name!r} is called from its own event loop, or before it was opened"
+            raise RuntimeError(message)
+        call = _Call(make)
+        loop.call_soon_threadsafe(call.start)
+        if not call.ended.wait(timeout + MARGIN_SECONDS):
+            loop.call_soon_threadsafe(call.cancel)
+            raise BrokerUnavailable(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
+        return call.result()  # type: ignore[no-any-return]
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Have a plain function called on the loop. Any thread; never blocks."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def close(self) -> None:
+        """End the loop; idempotent."""
+        loop, thread, self._loop = self._loop, self._thread, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(MARGIN_SECONDS)
+            if not thread.is_alive():
+                loop.close()
+
+
+class _Call:
+    """One coroutine on its way through a portal."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._make = make
+        self._task: asyncio.Task[Any] | None = None
+        self.ended = threading.Event()
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._make())
+        self._task.add_done_callback(lambda _: self.ended.set())
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def result(self) -> Any:
+        assert self._task is not None
+        return self._task.result()
+
+
+class PortalBroker(SyncBroker):
+    """An ``AsyncBroker`` behind its portal."""
+
+    def __init__(self, inner: AsyncBroker) -> None:
+        super().__init__(inner.options)
+        self._inner = inner
+        self.portal = Portal(inner.spec.name)
+        self.spec, self.clock = inner.spec, inner.clock
+        self.timeout: float = getattr(inner.options, "timeout", None) or 10.0
+
+    def where(self) -> str:
+        """Return where the broker's messages live."""
+        return self._inner.where()
+
+    def open(self) -> None:
+        """Start the loop and connect."""
+        self.portal.open()
+        try:
+            self._call(self._inner.open)
+        except BaseException:
+            self.portal.close()
+            raise
+
+    def close(self) -> None:
+        """Disconnect and end the loop."""
+        self._call(self._inner.close)
+        self.portal.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: the loop's thread isn't there; let the plugin close its descriptors."""
+        self._inner.after_fork()
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None:
+        """Make queues exist."""
+        self._call(lambda: self._inner.declare(queues))
+
+    def publish(self, frames: Sequence[Frame], timeout: float) -> None:
+        """Store all frames."""
+        self.portal.call(lambda: self._inner.publish(frames, timeout), timeout)
+
+    def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> SyncSubscription:
+        """Return the subscription, behind the same portal."""
+        return PortalSubscription(self, self._call(lambda: self._inner.subscribe(queues, credit, lost)))
+
+    def depth(self, queue: str) -> Depth:
+        """Return how many messages a queue has."""
+        return self._call(lambda: self._inner.depth(queue))
+
+    def purge(self, queue: str) -> int:
+        """Remove what waits."""
+        return self._call(lambda: self._inner.purge(queue))
+
+    def peek(self, queue: str, n: int) -> Sequence[Frame]:
+        """Return the next messages, leaving them there."""
+        return self._call(lambda: self._inner.peek(queue, n))
+
+    def queues(self) -> Sequence[str]:
+        """Return the names of all queues."""
+        return self._call(self._inner.queues)
+
+    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self.portal.call(make, self.timeout)
+
+
+class PortalSubscription(SyncSubscription):
+    """An ``AsyncSubscription`` behind its broker's portal."""
+
+    def __init__(self, broker: PortalBroker, inner: AsyncSubscription) -> None:
+        self._portal, self._timeout, self._inner = broker.portal, broker.timeout, inner
+
+    def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:
+        """Fetch on the loop."""
+        return self._portal.call(lambda: self._inner.fetch(want, timeout), timeout + self._timeout)
+
+    def wake(self) -> None:
+        """Let a blocked fetch return."""
+        self._portal.call_soon(self._inner.wake)
+
+    def shut(self, queues: Sequence[str]) -> None:
+        """Have the server send no more of these queues."""
+        self._call(lambda: self._inner.shut(queues))
+
+    def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """End deliveries as done."""
+        return self._call(lambda: self._inner.ack(deliveries))
+
+    def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Give deliveries back."""
+        return self._call(lambda: self._inner.release(deliveries))
+
+    def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
+        """Store frames in the place of deliveries."""
+        return self._call(lambda: self._inner.replace(pairs))
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Renew what is held."""
+        return self._call(lambda: self._inner.extend(deliveries))
+
+    def reconnect(self) -> None:
+        """Dial again."""
+        self._call(self._inner.reconnect)
+
+    def close(self) -> None:
+        """Give back what is unsettled and end."""
+        self._call(self._inner.close)
+
+    def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self._portal.call(make, self._timeout)

@@ -1,0 +1,173 @@
+"""Brokers written in coroutines, through the public API: their own loop, called by batches from core's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import loopbroker
+import pytest
+from boost_core import App
+from boost_core.bridge.portal import Portal
+from boost_core.errors import UnsupportedCapability
+from boost_core.plugin import BrokerUnavailable, Capability, Limits, option
+
+
+@pytest.fixture
+def app() -> Iterator[App]:
+    """Yield an app on a broker written in coroutines."""
+    app = App("loop", broker=loopbroker.SPEC, store="memory")
+    yield app
+    app.close()
+
+
+def test_jobs_travel_through_a_broker_in_coroutines(app: App) -> None:
+    """Pushed from blocking code in a batch, run on threads, each exactly once, results and all."""
+
+    @app.boost("double", results=True, concurrency=8)
+    def double(number: int) -> int:
+        return number * 2
+
+    jobs = double.push_many((number,) for number in range(2500))
+    with app.worker():
+        assert [job.get(timeout=30) for job in jobs] == [number * 2 for number in range(2500)]
+
+
+def test_an_asyncio_task_on_a_broker_in_coroutines(app: App) -> None:
+    """Apush from a running loop, a coroutine function as task, await of its result: three loops, none in the way."""
+
+    @app.boost("triple", results=True)
+    async def triple(number: int) -> int:
+        await asyncio.sleep(0)
+        return number * 3
+
+    async def main() -> list[int]:
+        async with app.worker():
+            jobs = await triple.apush_many((number,) for number in range(100))
+            return [await job for job in jobs]
+
+    assert asyncio.run(main()) == [number * 3 for number in range(100)]
+
+
+def test_retries_and_dead_letters(app: App) -> None:
+    """Next attempts and dead letters replace what failed, as on any broker."""
+    ran: list[int] = []
+
+    @app.boost("bad", retries=2)
+    def bad() -> None:
+        ran.append(1)
+        raise ValueError
+
+    bad.push()
+    with app.worker():
+        assert bad.wait_idle(20)
+
+    assert (len(ran), bad.depth().dead) == (3, 1)
+
+
+def test_a_blocked_loop_of_the_users_is_not_in_the_way(app: App) -> None:
+    """A coroutine that blocks its loop, and with it all others of the pool, doesn't keep the broker from its work."""
+    blocked, go = threading.Event(), threading.Event()
+
+    @app.boost("block")
+    async def block() -> None:
+        blocked.set()
+        assert go.wait(20)
+
+    block.push()
+    with app.worker():
+        assert blocked.wait(20)
+        other = app.boost("other")(lambda: None)
+        other.push()  # stored while the user's loop is blocked
+        assert other.depth().ready == 1
+        go.set()
+
+
+def test_what_the_broker_lacks_is_refused(app: App) -> None:
+    """An undeclared capability is refused before anything is sent, whatever colour the broker is written in."""
+    task: Any = app.boost("later", delay=5)(lambda: None)
+
+    with pytest.raises(UnsupportedCapability, match="asks for delay=5, but broker 'loop' has no capability 'delay'"):
+        task.push()
+
+
+def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past its time-out and a margin a call is cancelled, and the error names the broker."""
+    monkeypatch.setattr("boost_core.bridge.portal.MARGIN_SECONDS", 0.05)
+    portal = Portal("deaf")
+    portal.open()
+    cancelled = threading.Event()
+
+    async def never() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(BrokerUnavailable, match=r"broker 'deaf': gave no answer within 0\.1 s"):
+        portal.call(never, 0.05)
+    assert cancelled.wait(20)
+    portal.close()
+
+
+def test_a_forked_child_builds_a_loop_of_its_own(tmp_path: Path, app: App) -> None:
+    """The parent's loop thread isn't in the child; the child's first push opens a broker of its own."""
+    import os
+
+    task: Any = app.boost("fork")(lambda: None)
+    task.push()
+    child = os.fork()
+    if child == 0:
+        try:
+            task.push()
+            os._exit(0 if task.depth().ready == 1 else 3)
+        finally:
+            os._exit(4)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert task.depth().ready == 1
+
+
+@attrs.frozen(kw_only=True)
+class Sized:
+    """Options that decide what the broker can."""
+
+    ordered: bool = option(True, help="Keep the order.")
+
+    def effective(self, spec: Any) -> tuple[frozenset[Capability], Limits]:
+        """Without an order there are no priorities either."""
+        lost = frozenset() if self.ordered else frozenset({Capability.PRIORITY})
+        return spec.capabilities - lost, attrs.evolve(spec.limits, max_body=4096)
+
+
+def test_options_decide_what_a_broker_can() -> None:
+    """Where the options class has ``effective``, its capabilities and limits count, and nothing else."""
+    from boost_core.errors import BodyTooLarge
+
+    spec = attrs.evolve(loopbroker.SPEC, options=Sized)
+    full, lesser = App("full", broker=spec), App("lesser", broker=spec)
+    important: Any = full.boost("important", priority=3)(lambda text="": None)
+    unimportant: Any = lesser.boost("important", priority=3, broker_options={"ordered": False})(lambda: None)
+
+    important.push()
+    with pytest.raises(BodyTooLarge, match="takes at most 3,840"):
+        important.push("x" * 5000)
+    with pytest.raises(UnsupportedCapability, match="priority=3, but broker 'loop' has no capability 'priority'"):
+        unimportant.push()
+    full.close()
+
+
+def test_importing_core_brings_no_asyncio_for_blocking_brokers() -> None:
+    """The portal is imported with the first broker that needs it."""
+    import subprocess
+
+    text = (
+        "import sys; from boost_core import App; app = App(broker='memory'); t = app.boost('t')(lambda: None);"
+        "t.push(); sys.exit('asyncio' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
