@@ -23,8 +23,8 @@ from boost_core.plugin import (
     QueueGone,
     QueueSpec,
 )
-from plugged import importable
 from letters import eventually
+from plugged import importable
 
 
 class CutBroker(MemoryBroker):

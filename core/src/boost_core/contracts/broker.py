@@ -78,7 +78,7 @@ class AsyncSubscription:
     one call a batch; so calls of the three overlap at each ``await``.
     """
 
-    async def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:  # noqa: ASYNC109
+    async def fetch(self, want: Mapping[str, int], timeout: float) -> Sequence[Delivery]:
         """Return up to ``want[queue]`` deliveries a queue as soon as any is there, ``[]`` after ``timeout`` seconds."""
         raise NotImplementedError
 
@@ -211,7 +211,7 @@ class AsyncBroker(Broker):
         """Make queues exist as described; idempotent."""
         raise NotImplementedError
 
-    async def publish(self, frames: Sequence[Frame], timeout: float) -> None:  # noqa: ASYNC109 - the contract's word
+    async def publish(self, frames: Sequence[Frame], timeout: float) -> None:
         """Store all frames and return, or raise ``PublishError`` with the indexes that failed or are unsure."""
         raise NotImplementedError
 
