@@ -93,6 +93,13 @@ class Settings:
         _add_environment(plugins, environ)
         return cls([project, _environment(environ), code], plugins)
 
+    def override(self, given: Mapping[str, Any]) -> None:
+        """Lay the command line's values over all others."""
+        fields = attrs.fields_dict(AppOptions)
+        for name, value in given.items():
+            self._values[name] = convert_option("the app", fields[name], value)
+            self._origins[name] = "command line"
+
     def get(self, name: str) -> Any:
         """Return a setting."""
         return self._values[name]

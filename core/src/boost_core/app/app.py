@@ -55,6 +55,7 @@ class App:
         self.name = name
         self.clock: Clock = clock or SystemClock()
         self._given = given
+        self._overrides: dict[str, Any] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
         self._lock = threading.RLock()
         self._consumer: Any = None
@@ -124,7 +125,9 @@ class App:
     @cached_property
     def settings(self) -> Settings:
         """The app's settings, read at first use."""
-        return Settings.load(Path.cwd(), os.environ, self._given)
+        settings = Settings.load(Path.cwd(), os.environ, self._given)
+        settings.override(self._overrides)
+        return settings
 
     @cached_property
     def registry(self) -> Registry:
@@ -157,7 +160,11 @@ class App:
     def resolve(self, task: Task[..., Any], overrides: Mapping[str, Any] | None = None) -> TaskPlan:
         """Return a task's plan, ``overrides`` laid over its options."""
         with self._lock:
-            return self.resolver.resolve(task.declared, overrides or {})
+            return self.resolver.resolve(task.declared, {**self._overrides, **(overrides or {})})
+
+    def override(self, **given: Any) -> None:
+        """Lay options over all that is said of them elsewhere, as the command line does; before the first use."""
+        self._overrides.update(given)
 
     def check(self) -> None:
         """Resolve every task now; raise the first error that a push or a worker would meet, all others noted on it."""

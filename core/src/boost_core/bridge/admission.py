@@ -157,6 +157,7 @@ class Admission:
         heapq.heappush(self._waiting, (until, run.token, run))
 
     def start_due(self, now: float) -> None:
+        """Pass the held messages that are due by ``now`` (monotonic) through all gates again."""
         while self._waiting and self._waiting[0][0] <= now:
             run = heapq.heappop(self._waiting)[2]
             self._pump.lanes[run.delivery.queue].held -= 1

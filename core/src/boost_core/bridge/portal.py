@@ -89,60 +89,60 @@ class PortalBroker(SyncBroker):
 
     def __init__(self, inner: AsyncBroker) -> None:
         super().__init__(inner.options)
-        self._inner = inner
+        self.inner = inner
         self.portal = Portal(inner.spec.name)
         self.spec, self.clock = inner.spec, inner.clock
         self.timeout: float = getattr(inner.options, "timeout", None) or 10.0
 
     def where(self) -> str:
         """Return where the broker's messages live."""
-        return self._inner.where()
+        return self.inner.where()
 
     def open(self) -> None:
         """Start the loop and connect."""
         self.portal.open()
         try:
-            self._call(self._inner.open)
+            self._call(self.inner.open)
         except BaseException:
             self.portal.close()
             raise
 
     def close(self) -> None:
         """Disconnect and end the loop."""
-        self._call(self._inner.close)
+        self._call(self.inner.close)
         self.portal.close()
 
     def after_fork(self) -> None:
         """In a forked child: the loop's thread isn't there; let the plugin close its descriptors."""
-        self._inner.after_fork()
+        self.inner.after_fork()
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """Make queues exist."""
-        self._call(lambda: self._inner.declare(queues))
+        self._call(lambda: self.inner.declare(queues))
 
     def publish(self, frames: Sequence[Frame], timeout: float) -> None:
         """Store all frames."""
-        self.portal.call(lambda: self._inner.publish(frames, timeout), timeout)
+        self.portal.call(lambda: self.inner.publish(frames, timeout), timeout)
 
     def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> SyncSubscription:
         """Return the subscription, behind the same portal."""
-        return PortalSubscription(self, self._call(lambda: self._inner.subscribe(queues, credit, lost)))
+        return PortalSubscription(self, self._call(lambda: self.inner.subscribe(queues, credit, lost)))
 
     def depth(self, queue: str) -> Depth:
         """Return how many messages a queue has."""
-        return self._call(lambda: self._inner.depth(queue))
+        return self._call(lambda: self.inner.depth(queue))
 
     def purge(self, queue: str) -> int:
         """Remove what waits."""
-        return self._call(lambda: self._inner.purge(queue))
+        return self._call(lambda: self.inner.purge(queue))
 
     def peek(self, queue: str, n: int) -> Sequence[Frame]:
         """Return the next messages, leaving them there."""
-        return self._call(lambda: self._inner.peek(queue, n))
+        return self._call(lambda: self.inner.peek(queue, n))
 
     def queues(self) -> Sequence[str]:
         """Return the names of all queues."""
-        return self._call(self._inner.queues)
+        return self._call(self.inner.queues)
 
     def _call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return self.portal.call(make, self.timeout)

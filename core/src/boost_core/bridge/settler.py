@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from boost_core.bridge.verdict import ACK, RELEASED, dead_frame, next_frame, verdict_of
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate, Policy
-from boost_core.errors import BoostError, ConnectionLost, PublishError, SettleError
+from boost_core.errors import BoostError, ConnectionLost, PublishError, SettleError, text_of
 from boost_core.types import Ack, Cancelled, Dead, Delivery, Done, Ended, Frame, Next, Run
 
 if TYPE_CHECKING:
@@ -246,12 +246,13 @@ class Settler:
         if isinstance(verdict, Dead):
             self.counts["dead"] += 1
             error = getattr(outcome, "error", None)
-            log.error("job %s of %s is a dead letter: %s", message.id, message.task, verdict.reason, exc_info=error)
+            raised = None if error is None else (type(error), error, error.__traceback__)
+            log.error("job %s of %s is a dead letter: %s", message.id, message.task, verdict.reason, exc_info=raised)
         elif isinstance(verdict, Next):
             self.counts["retried" if verdict.counted else "requeued"] += 1
             text = "job %s of %s comes back in %g s after attempt %d: %s"
             cause = getattr(outcome, "error", None)
-            shown = f"{type(cause).__name__}: {cause}" if cause else type(outcome).__name__
+            shown = type(outcome).__name__ if cause is None else f"{type(cause).__name__}: {text_of(cause)}"
             log.warning(text, message.id, message.task, verdict.delay, message.attempt, shown)
         else:
             self.counts["dropped"] += 1

@@ -9,7 +9,7 @@ import msgspec
 
 from boost_core.bridge.envelope import wrap_dead, wrap_payload
 from boost_core.contracts.codec import Codec
-from boost_core.errors import DecodeError, traceback_text
+from boost_core.errors import DecodeError, text_of, traceback_text
 from boost_core.types import (
     ENVELOPE_VERSION,
     MICROSECONDS,
@@ -80,7 +80,7 @@ def _reason(outcome: object) -> str:
     if isinstance(outcome, Failed):
         return "bad_payload" if isinstance(outcome.error, DecodeError) else "failed"
     if isinstance(outcome, Reject):
-        return outcome.reason
+        return text_of(outcome.reason)
     names = {UnknownTask: "unknown_task", WorkerLost: "worker_lost", TimedOut: "timed_out", Retry: "failed"}
     return names.get(type(outcome), type(outcome).__name__.lower())
 
@@ -112,7 +112,7 @@ def dead_frame(ended: Ended, verdict: Dead, codec: Codec, tag: str, dead_queue: 
         id=run.message.id,
         queue=run.delivery.queue,
         at=now,
-        reason=verdict.reason,
+        reason=text_of(verdict.reason),
         task=run.message.task if known else None,
         attempt=run.attempt if known else 0,
         failures=_with_failure(ended, now) if known else (),
@@ -129,7 +129,7 @@ def error_of(outcome: object) -> tuple[str | None, str | None]:
     """Return an outcome's error in one line, and its traceback, where it has them."""
     if isinstance(outcome, Failed):
         error = outcome.error
-        return f"{type(error).__qualname__}: {error}"[:1024], traceback_text(error)
+        return f"{type(error).__qualname__}: {text_of(error)}"[:1024], traceback_text(error)
     if isinstance(outcome, BadBody):
         return str(outcome.error), None
     if isinstance(outcome, TimedOut):
@@ -142,7 +142,7 @@ def error_of(outcome: object) -> tuple[str | None, str | None]:
 def _with_failure(ended: Ended, now: int) -> tuple[Failure, ...]:
     outcome, message = ended.outcome, ended.run.message
     if isinstance(outcome, Failed):
-        name, text = type(outcome.error).__qualname__, str(outcome.error)[:1024]
+        name, text = type(outcome.error).__qualname__, text_of(outcome.error)
     else:
         name, text = type(outcome).__name__, (error_of(outcome)[0] or "")[:1024]
     failures = (*message.failures, Failure(attempt=message.attempt, at=now, type=name, message=text))

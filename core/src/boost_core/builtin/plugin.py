@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from boost_core.contracts.capability import Capability
+from boost_core.contracts.check import Check
 from boost_core.contracts.specs import (
     BrokerSpec,
     CodecSpec,
@@ -126,4 +127,13 @@ def boost_controls() -> Sequence[ControlSpec]:
             policy=PolicyStage.RESULT,
             summary="Stores what a job returned, or how it ended.",
         ),
+    )
+
+
+@hookimpl
+def boost_checks() -> Sequence[Check]:
+    """Return what ``boost doctor`` looks at whatever the brokers are."""
+    return tuple(
+        Check(name=name.replace("_", "-"), run=f"boost_core.builtin.checks:{name}")
+        for name in ("plugins", "open_files", "secrets", "disk")
     )

@@ -27,7 +27,7 @@ def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[
         broker = opened_broker(chosen)
         yield from ((broker, name) for name in _work_queues(broker.queues()))
         return
-    app = load_app(targets)
+    app = load_app(targets, chosen)
     for name, task in sorted({task.plan.queue: task for task in app.tasks.values()}.items()):
         yield app.publisher.broker(task.plan), name
 

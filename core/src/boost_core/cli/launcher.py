@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from boost_core import __version__
-from boost_core.cli.commands import call, dead, explain, plugins, queue, worker
+from boost_core.cli.commands import brokers, call, dead, doctor, explain, plugins, queue, worker
 from boost_core.errors import BadName, BoostError, BrokerUnavailable, StoreUnavailable, TargetError
 
 # Exit codes of the command; docs/errors.md has the table.
@@ -33,7 +33,11 @@ def boost(context: click.Context, *, no_plugins: bool, verbose: int) -> None:
     context.ensure_object(dict)["no_plugins"] = no_plugins
 
 
-for _command in (worker.worker, call.call, queue.queue, dead.dead, explain.explain, plugins.plugins):
+_COMMANDS: Final = (
+    *(worker.worker, call.call, queue.queue, dead.dead),
+    *(explain.explain, plugins.plugins, brokers.brokers, doctor.doctor),
+)
+for _command in _COMMANDS:
     boost.add_command(_command)
 
 

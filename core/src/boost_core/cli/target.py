@@ -17,8 +17,8 @@ from boost_core.app.app import App
 from boost_core.errors import TargetError
 
 
-def load_app(targets: tuple[str, ...]) -> App:
-    """Import all targets and return the one app that they declare tasks on.
+def load_app(targets: tuple[str, ...], broker: str | None = None) -> App:
+    """Import all targets and return the one app that they declare tasks on; ``broker`` goes over what it says.
 
     Raises ``TargetError`` where one can't be found or imported (with the user's own line), or where
     they hold several apps and don't say which.
@@ -32,7 +32,10 @@ def load_app(targets: tuple[str, ...]) -> App:
     if len(apps) > 1:
         names = ", ".join(sorted(app.name for app in apps.values()))
         raise TargetError(" ".join(targets), f"these hold several apps ({names}); name one: module:attribute")
-    return next(iter(apps.values()))
+    app = next(iter(apps.values()))
+    if broker:
+        app.override(broker=broker)
+    return app
 
 
 def _configured() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Broker, Lost, SyncBroker, SyncSubscription
 from boost_core.contracts.capability import Capability
+from boost_core.contracts.check import Check, Examined, Finding, Level
 from boost_core.contracts.codec import Binder, Codec
 from boost_core.contracts.control import (
     PROCEED,
@@ -110,6 +111,7 @@ __all__ = [
     "CancelAnswer",
     "Cancelled",
     "Capability",
+    "Check",
     "Clock",
     "Closed",
     "Codec",
@@ -129,14 +131,17 @@ __all__ = [
     "Effect",
     "End",
     "Ended",
+    "Examined",
     "Failed",
     "Failure",
+    "Finding",
     "Flavour",
     "Frame",
     "Gate",
     "GateStage",
     "Hold",
     "Killed",
+    "Level",
     "Limits",
     "Lost",
     "Message",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from boost_core.contracts.check import Check
     from boost_core.contracts.specs import BrokerSpec, CodecSpec, ControlSpec, PoolSpec, StoreSpec
 
 hookspec = pluggy.HookspecMarker("boost")
@@ -76,6 +77,6 @@ class Hooks:
         """Add commands to the ``boost`` command's click group. Once, when the command line starts."""
 
     @hookspec
-    def boost_checks(self) -> Sequence[Any]:
+    def boost_checks(self) -> Sequence[Check]:
         """Return checks for ``boost doctor``. Once, when it runs."""
         return ()

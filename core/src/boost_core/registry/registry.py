@@ -12,6 +12,7 @@ import pluggy
 
 from boost_core import __version__
 from boost_core.contracts.capability import Capability
+from boost_core.contracts.check import Check
 from boost_core.contracts.specs import API, BrokerSpec, CodecSpec, ControlSpec, PoolSpec, Spec, StoreSpec
 from boost_core.errors import (
     BadOption,
@@ -298,8 +299,8 @@ class Registry:
         """Call ``boost_commands``."""
         self._manager.hook.boost_commands(group=group)
 
-    def checks(self) -> list[Any]:
-        """Call ``boost_checks``; return all checks."""
+    def checks(self) -> list[Check]:
+        """Call ``boost_checks``; return all checks of the plugins that are loaded."""
         return [check for checks in self._manager.hook.boost_checks() for check in checks]
 
     @contextlib.contextmanager

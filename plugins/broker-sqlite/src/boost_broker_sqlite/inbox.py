@@ -33,7 +33,7 @@ def misfit(frame: Frame, max_body: int) -> str:
 
 
 def store_one(file: SqliteFile, frame: Frame, ids: Mapping[str, int], now: float, timeout: float) -> None:
-    """Insert one frame without a delay, in a transaction of its own: a single push is this statement and little else."""
+    """Insert one frame without a delay, in a transaction of its own: a push is this and little else."""
     base = base_of(ids[frame.queue], frame.priority)
     expires = None if frame.ttl is None else _moment(now, frame.ttl)
     values = {"base": base, "top": base + _TOP, "expires": expires, "id": frame.id, "body": frame.body}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from boost_core.plugin import BrokerSpec, Capability, Limits, duration, hookimpl, option
+from boost_core.plugin import BrokerSpec, Capability, Check, Limits, duration, hookimpl, option
 
 
 def _durability(value: str) -> str | None:
@@ -64,3 +64,9 @@ SPEC = BrokerSpec(
 def boost_brokers() -> Sequence[BrokerSpec]:
     """Return the broker ``sqlite``."""
     return [SPEC]
+
+
+@hookimpl
+def boost_checks() -> Sequence[Check]:
+    """Return what ``boost doctor`` looks at."""
+    return [Check(name="sqlite", run="boost_broker_sqlite.checks:check", broker="sqlite")]

@@ -18,6 +18,7 @@ from boost_core.errors import BadOption
 @click.argument("task")
 @click.argument("args", nargs=-1)
 @click.option("--kw", "keywords", default="{}", metavar="JSON", help="Keyword arguments as a JSON object.")
+@click.option("--broker", help="Broker of the task, whatever it says: a name or a URL.")
 @click.option("--delay", help="Start no earlier than this from now: 5m, 1h30m, or seconds.")
 @click.option("--priority", type=int, help="Higher ones go first.")
 @click.option("--wait", metavar="DURATION", callback=seconds, help="Wait so long for the result and print it.")
@@ -26,12 +27,13 @@ def call(
     task: str,
     args: tuple[str, ...],
     keywords: str,
+    broker: str | None,
     delay: str | None,
     priority: int | None,
     wait: float | None,
 ) -> None:
     """Push a job of TASK declared in TARGET. Each argument is JSON, or text where it isn't."""
-    app = load_app((target,))
+    app = load_app((target,), broker)
     given: dict[str, Any] = {"delay": delay, "priority": priority}
     own = {name: value for name, value in given.items() if value is not None}
     try:

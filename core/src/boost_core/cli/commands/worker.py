@@ -30,6 +30,7 @@ _BURST_SECONDS: Final = 0.2
 @click.option(
     "-q", "--queue", "queues", multiple=True, help="Only this queue; may be given several times, or with commas."
 )
+@click.option("--broker", help="Broker of all tasks, whatever they say: a name or a URL.")
 @click.option("--pool", help="Run all tasks on this pool: threads, asyncio, solo, ...")
 @click.option("--concurrency", type=click.IntRange(min=1), help="At most so many runs at once in this process.")
 @click.option("--burst", is_flag=True, help="Leave once no queue has anything ready or running.")
@@ -42,6 +43,7 @@ _BURST_SECONDS: Final = 0.2
 def worker(
     targets: tuple[str, ...],
     queues: tuple[str, ...],
+    broker: str | None,
     pool: str | None,
     concurrency: int | None,
     *,
@@ -53,7 +55,7 @@ def worker(
     SIGTERM and the first Ctrl-C drain: running jobs end, nothing new starts. A second Ctrl-C asks running jobs to
     end and gives their messages back, a third one leaves at once.
     """
-    app = load_app(targets)
+    app = load_app(targets, broker)
     names = [name for text in queues for name in text.split(",") if name]
     worker = app.worker(queues=names, pool=pool, concurrency=concurrency, drain_timeout=drain_timeout)
     signals = Signals()
