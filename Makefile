@@ -1,4 +1,4 @@
-# make demo | test | check | bench | format | clean
+# make demo | test | check | bench | isolated | format | clean
 # PYTHON chooses the interpreter (3.11 or later), VENV the folder of the environment, BROKER the demo's broker.
 
 PYTHON ?= python3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,22 @@ def test_a_misspelt_argument_writes_nothing(repository: Repository) -> None:
     assert texts(repository) == before
 
 
+def entries(name: str) -> set[str]:
+    """Return the entries of a file of requirements, each with its hashes."""
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    return {entry.rstrip() for entry in re.split(r"\n(?=\S)", text) if entry[0] != "#"}
+
+
+def test_what_packages_declare_is_what_is_pinned() -> None:
+    """Each dependency is listed as its package declares it, and what is pinned for users is what the tests run with."""
+    declared: set[str] = set()
+    for path in [ROOT / "core/pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]:
+        declared |= set(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"])
+
+    assert {one for one in declared if not one.startswith("boost-")} <= entries("run.in")
+    assert entries("run.txt") <= entries("dev.txt")
+
+
 def test_every_requirement_is_pinned_by_hash_and_no_index_is_named() -> None:
     """The locked requirements install the same files anywhere, through whatever index pip is set to."""
     for path in (ROOT / "requirements").iterdir():
@@ -168,6 +185,6 @@ def test_every_requirement_is_pinned_by_hash_and_no_index_is_named() -> None:
         assert "://" not in text
         assert "index" not in text
         if path.suffix == ".txt":
-            for entry in re.split(r"\n(?=\S)", text.strip()):
+            for entry in entries(path.name):
                 assert re.match(r"[\w.-]+==[\w.]+ ", entry), entry
                 assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from setup_reasons import reason
+
 ROOT = Path(__file__).resolve().parent.parent
 FLOOR = (3, 11)
 
@@ -35,6 +37,8 @@ def set_up(folder):
     stamp, wanted = folder / "boost-stamp", fingerprint()
     if stamp.exists() and stamp.read_text() == wanted:
         return
+    if stamp.exists():
+        stamp.unlink()  # what is left behind by a failure from here on fits no stamp
     make_environment(folder)
     python = str(folder / "bin" / "python")
     install(python, "--require-hashes", "-r", str(ROOT / "requirements" / "dev.txt"))
@@ -58,6 +62,8 @@ def fingerprint():
 
 def make_environment(folder):
     """Create the virtual environment."""
+    if folder.is_dir() and os.listdir(folder) and not (folder / "pyvenv.cfg").exists():  # noqa: PTH208
+        raise Missing("%s holds something else than an environment; choose another folder: make VENV=.venv" % folder)
     try:
         import ensurepip  # noqa: F401 - Debian leaves it out of its python3 package
         import venv
@@ -79,27 +85,6 @@ def install(python, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     if done.returncode:
         raise Missing(reason(done.stdout + done.stderr))
-
-
-def reason(output):
-    """Return what a failed installation lacked, in one line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    text = "\n".join(lines)
-    if any(word in text for word in ("No matching distribution", "Connection", "ProxyError", "Temporary failure")):
-        return "pip reaches no package index (%s); connect, or point pip at a mirror: PIP_INDEX_URL" % last(lines)
-    if any(word in text for word in ("gcc", "cc1", "compiler", "Python.h")):
-        return "a dependency has no wheel here, and there is no compiler; on Debian: apt-get install gcc python3-dev"
-    if "No space left" in text:
-        return "the disk is full; make room, or choose another folder: make VENV=/path/with/room"
-    if "Permission denied" in text:
-        return "no permission to write (%s); choose another folder: make VENV=/tmp/boost-venv" % last(lines)
-    return "pip failed: %s" % last(lines)
-
-
-def last(lines):
-    """Return the most telling line: the last error."""
-    errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["no output"])[-1].removeprefix("ERROR: ")[:200]
 
 
 if __name__ == "__main__":
