@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from boost_core.bridge.admission import BAD_IN_A_ROW, Admission, longer
 from boost_core.bridge.envelope import CodecOf
 from boost_core.bridge.lane import Lane
 from boost_core.errors import ConnectionLost, QueueGone
+from boost_core.native import Event
 
 if TYPE_CHECKING:
     from boost_core.bridge.pump import Pump
@@ -30,9 +30,9 @@ class Fetcher:
     def __init__(self, pump: Pump, codec_of: CodecOf) -> None:
         self._pump = pump
         self.admission = Admission(pump, codec_of)
-        self.dry = threading.Event()  # set once nothing more comes, in a drain
+        self.dry = Event()  # set once nothing more comes, in a drain
         self.wanted: Mapping[str, int] | None = None  # what a blocked fetch waits for
-        self._kick = threading.Event()
+        self._kick = Event()
         self._stopped = False
         self._backoff = 0.0
         self._absent: dict[str, float] = {}  # since when nothing is wanted of a queue

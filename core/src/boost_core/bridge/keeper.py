@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from boost_core.bridge.verdict import RELEASED
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate
 from boost_core.errors import ConnectionLost
+from boost_core.native import Event
 from boost_core.types import Run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Keeper:
         self.lease = pump.lease
         self._leased = Capability.LEASES in pump.spec.capabilities
         self._period = (self.lease or 10.0) / 3
-        self._stop = threading.Event()
+        self._stop = Event()
         self._renewed = pump.clock.monotonic()
 
     def serve(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from boost_core.contracts.pool import Pool
+from boost_core.native import Lock
 from boost_core.plan.compile import TaskPlan
 from boost_core.types import Run
 
@@ -57,7 +57,7 @@ class Lane:
         self._taken = 0
         self._back = 0
         self._settled = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # One task that may fill the whole pool needs no counting: the pool's own mailbox is its backlog.
         self._direct = len(plans) == 1 and self.limit >= pool.size
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from boost_core.errors import ConnectionLost
+from boost_core.native import Lock
 
 log = logging.getLogger("boost.worker")
 
@@ -16,7 +16,7 @@ class Link:
 
     def __init__(self, broker: str) -> None:
         self._broker = broker
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._down_since: float | None = None
 
     @property

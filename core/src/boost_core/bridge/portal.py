@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
 from boost_core.errors import BrokerUnavailable
+from boost_core.native import Event, Thread
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
 T = TypeVar("T")
@@ -23,13 +23,13 @@ class Portal:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
 
     def open(self) -> None:
         """Start the loop; idempotent."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name=f"boost-loop-{self._name}", daemon=True)
+            self._thread = Thread(target=self._loop.run_forever, name=f"boost-loop-{self._name}", daemon=True)
             self._thread.start()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
@@ -38,7 +38,7 @@ class Portal:
         Past ``timeout`` seconds and a margin it is cancelled, and ``BrokerUnavailable`` raised.
         """
         loop = self._loop
-        if loop is None or threading.current_thread() is self._thread:
+        if loop is None or _runs_here(loop):
             message = f"broker {self._name!r} is called from its own event loop, or before it was opened"
             raise RuntimeError(message)
         call = _Call(make)
@@ -63,13 +63,20 @@ class Portal:
                 loop.close()
 
 
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
 class _Call:
     """One coroutine on its way through a portal."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._make = make
         self._task: asyncio.Task[Any] | None = None
-        self.ended = threading.Event()
+        self.ended = Event()
 
     def start(self) -> None:
         self._task = asyncio.ensure_future(self._make())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from boost_core.contracts.capability import Capability
 from boost_core.contracts.codec import Codec
 from boost_core.contracts.pool import CancelAnswer
 from boost_core.errors import ConnectionLost
+from boost_core.native import Event, Lock, Thread
 from boost_core.plan.compile import TaskPlan
 from boost_core.types import Cancelled, Clock, Delivery, Frame, QueueSpec, Run, TimedOut
 
@@ -45,9 +45,9 @@ class Pump:
         self.broker, self.spec, self.clock = broker, broker.spec, clock
         self.lease: float | None = getattr(broker.options, "lease", None) or self.spec.limits.lease
         self.lanes = {lane.queue: lane for lane in lanes}
-        self.io = threading.Lock()  # a delivery is never settled while it is being extended
+        self.io = Lock()  # a delivery is never settled while it is being extended
         self.held: dict[int, Run] = {}
-        self.idle = threading.Event()
+        self.idle = Event()
         self.idle.set()
         self.plans = plans
         self.draining = False
@@ -60,7 +60,7 @@ class Pump:
         self._queues = queues
         self._codec_of = codec_of
         self._leased = Capability.LEASES in self.spec.capabilities
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Pump:
     def start(self) -> None:
         """Start the three threads."""
         for name, serve in (("fetch", self.fetcher.serve), ("settle", self.settler.serve), ("keep", self.keeper.serve)):
-            thread = threading.Thread(target=serve, name=f"boost-{name}-{self.spec.name}", daemon=True)
+            thread = Thread(target=serve, name=f"boost-{name}-{self.spec.name}", daemon=True)
             self._threads.append(thread)
             thread.start()
 

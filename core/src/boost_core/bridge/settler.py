@@ -6,13 +6,13 @@ import heapq
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from boost_core.bridge.verdict import ACK, RELEASED, dead_frame, next_frame, verdict_of
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate, Policy
 from boost_core.errors import BoostError, ConnectionLost, PublishError, SettleError, text_of
+from boost_core.native import Empty, SimpleQueue
 from boost_core.types import Ack, Cancelled, Dead, Delivery, Done, Ended, Frame, Next, Run
 
 if TYPE_CHECKING:

@@ -1,0 +1,238 @@
+"""Threads and locks of the operating system, also where gevent or eventlet made ``threading`` mean greenlets.
+
+Both replace attributes of modules when they patch a process, before or after this module is imported. So the primitives
+here come from copies of the interpreter's built-in modules that nobody else has, and the classes above them are built on
+nothing else. Which world a process lives in is asked only when a thread is started: where nobody has patched, that is
+``threading``'s own, known to ``threading.enumerate()``, debuggers and log lines.
+
+Waiting here blocks the thread, and with it every greenlet of it: for the threads of brokers, not for users' code. Never
+switch greenlets while holding one of these locks.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+import time
+from _queue import Empty, SimpleQueue
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "sleep"]
+
+
+def _own_copy(name: str) -> Any:
+    """Return a fresh copy of a built-in module, as the interpreter made it."""
+    spec = importlib.machinery.BuiltinImporter.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_PRIMITIVES = _own_copy("_thread")
+
+if TYPE_CHECKING:
+    from threading import Lock, RLock
+    from time import sleep
+else:
+    Lock = _PRIMITIVES.allocate_lock
+    RLock = _PRIMITIVES.RLock
+    sleep = _own_copy("time").sleep
+
+
+class Condition:
+    """``threading.Condition`` for native threads, on an ``RLock`` of its own or the lock given."""
+
+    def __init__(self, lock: Lock | RLock | None = None) -> None:
+        self._lock: Any = RLock() if lock is None else lock
+        self._waiters: deque[Lock] = deque()
+        self.acquire = self._lock.acquire
+        self.release = self._lock.release
+
+    def __enter__(self) -> bool:
+        return bool(self._lock.__enter__())
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(*error)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of the lock until notified, and take it back; return False when ``timeout`` seconds passed instead."""
+        waiter = Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        held = self._let_go()
+        notified = False
+        try:
+            notified = _acquire(waiter, timeout)
+        finally:
+            self._take_back(held)
+            if not notified and waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return notified
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Wait until ``predicate()`` is true; return its last value, which is false after ``timeout`` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        result = predicate()
+        while not result:
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self.wait(left)
+            result = predicate()
+        return result
+
+    def notify(self, n: int = 1) -> None:
+        """Wake up to ``n`` of those that wait. The lock must be held."""
+        while n > 0 and self._waiters:
+            waiter = self._waiters.popleft()  # one step, so that a signal handler may notify in between
+            waiter.release()
+            n -= 1
+
+    def notify_all(self) -> None:
+        """Wake all that wait. The lock must be held."""
+        self.notify(len(self._waiters))
+
+    def _let_go(self) -> Any:
+        if hasattr(self._lock, "_release_save"):
+            return self._lock._release_save()
+        return self._lock.release()
+
+    def _take_back(self, held: Any) -> None:
+        if hasattr(self._lock, "_acquire_restore"):
+            self._lock._acquire_restore(held)
+        else:
+            self._lock.acquire()
+
+
+class Event:
+    """``threading.Event`` for native threads; ``set`` may be called from a signal handler."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it, and let all that wait go on."""
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Have later waits wait again."""
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return True once it is set, False after ``timeout`` seconds."""
+        with self._changed:
+            return self._is_set or self._changed.wait(timeout) or self._is_set
+
+
+class Thread:
+    """A native thread that runs ``target(*args)``. A daemon unless told otherwise: one that isn't is waited for at exit."""
+
+    def __init__(
+        self, target: Callable[..., object], args: Sequence[Any] = (), *, name: str = "boost", daemon: bool = True
+    ) -> None:
+        self.name = name
+        self._target = target
+        self._args = args
+        self._daemon = daemon
+        self._life: threading.Thread | _BareThread | None = None
+
+    def start(self) -> None:
+        """Run. Raises ``RuntimeError`` when called a second time, or when the system has no room for a thread."""
+        if self._life is not None:
+            message = f"thread {self.name!r} was started before; make a new one"
+            raise RuntimeError(message)
+        kind = _BareThread if _is_patched() else threading.Thread
+        life = kind(target=self._target, args=self._args, name=self.name, daemon=self._daemon)
+        life.start()
+        self._life = life
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, ``timeout`` seconds at most; ask ``is_alive`` which it was. Blocks the calling thread."""
+        if self._life is None:
+            message = f"thread {self.name!r} was never started"
+            raise RuntimeError(message)
+        self._life.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Return whether it was started and hasn't ended; False in a forked child, where it doesn't run."""
+        return self._life is not None and self._life.is_alive()
+
+    @property
+    def ident(self) -> int | None:
+        """The system's number of the thread; None before it is started."""
+        return None if self._life is None else self._life.ident
+
+
+class _BareThread:
+    """A thread of the interpreter that nobody's ``threading`` has a hand in."""
+
+    def __init__(self, target: Callable[..., object], args: Sequence[Any], name: str, daemon: bool) -> None:
+        self.name = name
+        self.ident: int | None = None
+        self._target = target
+        self._args = args
+        self._daemon = daemon
+        self._running = Lock()
+        self._process = 0
+
+    def start(self) -> None:
+        self._process = os.getpid()
+        self._running.acquire()
+        self.ident = _PRIMITIVES.start_new_thread(self._serve, ())
+        if not self._daemon:
+            atexit.register(self.join)
+
+    def _serve(self) -> None:
+        try:
+            self._target(*self._args)
+        except SystemExit:
+            pass  # as in every thread: it ends this one
+        except BaseException:
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
+        finally:
+            _leave_gevent()
+            self._running.release()
+
+    def is_alive(self) -> bool:
+        return self._process == os.getpid() and self._running.locked()
+
+    def join(self, timeout: float | None = None) -> None:
+        if self.ident == _PRIMITIVES.get_ident():
+            message = "cannot join current thread"
+            raise RuntimeError(message)
+        if self.is_alive() and _acquire(self._running, timeout):
+            self._running.release()
+
+
+def _is_patched() -> bool:
+    """Return whether somebody has replaced how this process starts threads."""
+    return getattr(_thread.start_new_thread, "__self__", None) is not _thread
+
+
+def _leave_gevent() -> None:
+    """Close the event loop that gevent gave this thread if anything here waited with it: the thread's end doesn't."""
+    gevent = sys.modules.get("gevent")
+    if gevent is not None:
+        gevent.get_hub().destroy(destroy_loop=True)
+
+
+def _acquire(lock: Lock, timeout: float | None) -> bool:
+    if timeout is None:
+        return lock.acquire()
+    return lock.acquire(timeout=min(max(timeout, 0.0), _PRIMITIVES.TIMEOUT_MAX))
