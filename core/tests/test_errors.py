@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from boost_core import App, errors
-from boost_core.errors import BadOption, BoostError, Provider, ResultTimeout, traceback_text
+from boost_core.errors import BadOption, BoostError, Provider, ResultTimeout, text_of, traceback_text
 
 ERRORS = sorted(
     (one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, BoostError)),
@@ -107,6 +107,30 @@ def test_a_result_that_doesnt_come_is_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         raise ResultTimeout("1f", 2.5)
     assert str(ResultTimeout("1f", 2.5)) == "job 1f has no result after 2.5 s."
+
+
+def test_texts_of_users_errors_can_always_be_had() -> None:
+    """Whatever their own code does, and whatever characters they hold: a worker has to write them down."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(1)
+
+        def __bool__(self) -> bool:
+            raise RuntimeError
+
+    try:
+        raise Odd
+    except Odd as error:
+        odd = traceback_text(error)
+
+    shown = "<Odd without a text: its __str__ raised SystemExit>"
+    assert text_of(Odd()).replace(f"{Odd.__qualname__} ", "Odd ") == shown
+    assert odd.splitlines()[-1].endswith("without a text: its __str__ raised SystemExit>")
+    assert "raise Odd" in odd
+    assert text_of("menu\udce9 \N{SNOWMAN}") == "menu\\udce9 \N{SNOWMAN}"
+    assert traceback_text(ValueError("menu\udce9")) == "ValueError: menu\\udce9\n"
+    assert len(text_of("x" * 5000)) == 1024
 
 
 def test_a_long_traceback_loses_its_middle() -> None:

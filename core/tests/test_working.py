@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry, current
-from boost_core.errors import BadOption, JobFailed, JobTimeout, ResultsOff, ResultTimeout
+from boost_core.errors import BadOption, JobFailed, JobTimeout, ResultTimeout
 from boost_core.testing import FakeClock
 from letters import dead_letters, eventually
 
@@ -214,65 +214,6 @@ def test_raising_retry_counts(app: App) -> None:
         retried.push().get(timeout=10)
 
     assert attempts == [1, 2]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), BaseException("bare")])
-def test_base_exceptions_end_the_job_not_the_worker(app: App, error: BaseException) -> None:
-    """sys.exit and other BaseExceptions are the job's failure; the worker goes on."""
-
-    @app.boost("exits", results=True)
-    def leave(really: bool) -> str:
-        if really:
-            raise error
-        return "still here"
-
-    with app.worker():
-        with pytest.raises(JobFailed) as caught:
-            leave.push(True).get(timeout=10)
-        assert leave.push(False).get(timeout=10) == "still here"
-
-    assert caught.value.error_type == type(error).__name__
-
-
-def test_recursing_to_death_ends_the_job_not_the_worker(app: App) -> None:
-    """A RecursionError is a failure like any other."""
-
-    @app.boost("deep", results=True, retries=0)
-    def deep(depth: int) -> int:
-        return deep(depth + 1) if depth >= 0 else depth
-
-    with app.worker():
-        with pytest.raises(JobFailed, match="RecursionError"):
-            deep.push(0).get(timeout=20)
-        assert deep.push(-1).get(timeout=10) == -1
-
-
-def test_a_result_that_cant_be_encoded_fails_without_retry(app: App) -> None:
-    """The function has run: its side effects are done, so it isn't run again."""
-    runs: list[int] = []
-
-    @app.boost("odd", results=True)
-    def odd() -> Any:
-        runs.append(1)
-        return object()
-
-    with app.worker(), pytest.raises(JobFailed, match="return value"):
-        odd.push().get(timeout=10)
-
-    assert runs == [1]
-
-
-def test_get_where_results_are_off_is_an_immediate_error(app: App) -> None:
-    """job.get() doesn't wait for what can never come; it says how to turn results on."""
-
-    @app.boost("silent")
-    def silent() -> None: ...
-
-    with pytest.raises(ResultsOff) as caught:
-        silent.push().get()
-
-    expected = "task 'silent' stores no results, so job.get() would never return.\n  Turn them on: @boost(results=True)"
-    assert str(caught.value) == expected
 
 
 def test_get_times_out(app: App) -> None:

@@ -26,11 +26,32 @@ def _restored(kind: type[BoostError], fields: tuple[Any, ...], notes: dict[str, 
     return error
 
 
+def text_of(value: object, limit: int = 1024) -> str:
+    """Return what a user raised or gave as a reason as text of at most ``limit`` characters that any codec carries.
+
+    Never raises, whatever the object's own code does: one job's odd error must not hold up those settled with it.
+    """
+    try:
+        text = str(value)
+    except BaseException as failed:
+        text = f"<{type(value).__qualname__} without a text: its __str__ raised {type(failed).__qualname__}>"
+    return _carried(text)[:limit]
+
+
+def _carried(text: str) -> str:
+    """Return text with its lone surrogates, as names of files may have them, written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def traceback_text(error: BaseException, limit: int = 16_384) -> str:
     """Return an exception's traceback as text, its middle left out where it is over ``limit`` characters."""
     import traceback
 
-    text = "".join(traceback.format_exception(error))
+    try:
+        lines = traceback.format_exception(error)
+    except BaseException:  # the error's own code, such as a __bool__ that raises
+        lines = [*traceback.format_tb(error.__traceback__), f"{type(error).__qualname__}: {text_of(error)}\n"]
+    text = _carried("".join(lines))
     if len(text) <= limit:
         return text
     half = limit // 2

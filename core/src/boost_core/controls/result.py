@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from boost_core.contracts.control import Control, ControlContext, Policy
-from boost_core.errors import traceback_text
+from boost_core.errors import text_of, traceback_text
 from boost_core.options import duration, option
 from boost_core.types import Ack, Cancelled, Dead, Done, Drop, Ended, Failed, Next, Outcome, Run, RunnerCall, TimedOut
 
@@ -125,7 +125,7 @@ def _record(ended: Ended) -> ResultRecord:
     record = ResultRecord(state=_state(outcome, verdict), attempt=attempt, reason=_reason(outcome, verdict))
     if isinstance(outcome, Failed):
         record.error_type = type(outcome.error).__qualname__
-        record.error_message = str(outcome.error)
+        record.error_message = text_of(outcome.error, 16_384)
         record.traceback = traceback_text(outcome.error)
     return record
 
@@ -142,5 +142,5 @@ def _state(outcome: Outcome, verdict: Any) -> str:
 
 def _reason(outcome: Outcome, verdict: Any) -> str:
     if isinstance(verdict, Dead):
-        return verdict.reason
-    return str(getattr(outcome, "reason", _state(outcome, verdict)))
+        return text_of(verdict.reason)
+    return text_of(getattr(outcome, "reason", _state(outcome, verdict)))

@@ -11,11 +11,12 @@ import attrs
 from boost_core.contracts.codec import Binder, Codec
 from boost_core.contracts.control import Control, Gate, Policy
 from boost_core.contracts.specs import BrokerSpec, ControlSpec, PoolSpec, World
-from boost_core.errors import ControlMismatch, DecodeError, JobCancelled, JobTimeout
+from boost_core.errors import BadOption, ControlMismatch, DecodeError, JobCancelled, JobTimeout
+from boost_core.options import duration
 from boost_core.plan.current import RUNNING
 from boost_core.plan.effects import drive, drive_async, guarded, guarded_async
 from boost_core.plan.stages import ordered
-from boost_core.types import Done, Failed, Outcome, Run, RunnerCall, Steer
+from boost_core.types import Done, Failed, Outcome, RateLimited, Requeue, Run, RunnerCall, Steer
 
 DONE: Final = Done()
 
@@ -155,7 +156,7 @@ def _function(plan: TaskPlan) -> RunnerCall:
             value = function(*args, **kwargs)
             return DONE if value is None else Done(value)
         except Steer as steer:
-            return steer  # type: ignore[return-value]
+            return _steered(run, steer)
         except BaseException as error:
             return _failure(run, error)
 
@@ -174,7 +175,7 @@ def _coroutine_function(plan: TaskPlan) -> RunnerCall:
             value = await function(*args, **kwargs)
             return DONE if value is None else Done(value)
         except Steer as steer:
-            return steer  # type: ignore[return-value]
+            return _steered(run, steer)
         except BaseException as error:
             return _failure(run, error)
 
@@ -193,6 +194,25 @@ def _function_in_thread(plan: TaskPlan) -> RunnerCall:
             return _failure(run, error)
 
     return threaded
+
+
+def _steered(run: Run, steer: Any) -> Outcome:
+    """Return what was raised to steer, its delay in seconds; with one that is no duration the job has failed."""
+    name = "retry_after" if isinstance(steer, RateLimited) else "delay"
+    value = getattr(steer, name, None)
+    try:
+        seconds = duration(value)
+        if seconds is None and isinstance(steer, (Requeue, RateLimited)):
+            message = "it is a number of seconds"
+            raise ValueError(message)
+    except ValueError as error:
+        kind = type(steer).__name__
+        return Failed(
+            BadOption(f"task {run.message.task!r} raised {kind}({name}={value!r}), which can't be used: {error}")
+        )
+    if seconds is not None:
+        setattr(steer, name, seconds)
+    return steer  # type: ignore[no-any-return]
 
 
 def _failure(run: Run, error: BaseException) -> Outcome:
