@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -40,7 +41,7 @@ def main(names: Sequence[str]) -> int:
 
 def check(packages: Sequence[Package], chosen: Sequence[Package], folder: Path) -> int:
     """Build all packages and prove the chosen ones; return the exit code."""
-    built = {package.name: attempt(package, lambda it=package: build_wheel(it, folder)) for package in packages}
+    built = {package.name: attempt(package, partial(build_wheel, package, folder)) for package in packages}
     wheels: Mapping[str, Path] = {name: path for name, path in built.items() if path}
     if len(wheels) < len(packages):
         return 1  # without its wheel, a package that others need would be looked for in the index
@@ -50,7 +51,7 @@ def check(packages: Sequence[Package], chosen: Sequence[Package], folder: Path) 
 
 def prove_one(package: Package, wheels: Mapping[str, Path], folder: Path) -> bool:
     """Prove one package and say so."""
-    result = attempt(package, lambda: prove(package, wheels, ROOT, folder))
+    result = attempt(package, partial(prove, package, wheels, ROOT, folder))
     if result is not None:
         print(f"{package.name}: ok, {result}", flush=True)
     return result is not None
