@@ -1,9 +1,9 @@
 """Threads and locks of the operating system, also where gevent or eventlet made ``threading`` mean greenlets.
 
-Both replace attributes of modules when they patch a process, before or after this module is imported. So the primitives
-here come from copies of the interpreter's built-in modules that nobody else has, and the classes above them are built on
-nothing else. Which world a process lives in is asked only when a thread is started: where nobody has patched, that is
-``threading``'s own, known to ``threading.enumerate()``, debuggers and log lines.
+Both replace attributes of modules when they patch a process, before or after this module is imported. So the
+primitives here come from copies of the interpreter's built-in modules that nobody else has, and the classes above them
+are built on nothing else. Which world a process lives in is asked only when a thread is started: where nobody has
+patched, that is ``threading``'s own, known to ``threading.enumerate()``, debuggers and log lines.
 
 Waiting here blocks the thread, and with it every greenlet of it: for the threads of brokers, not for users' code. Never
 switch greenlets while holding one of these locks.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import importlib.machinery
 import importlib.util
 import os
@@ -74,8 +75,9 @@ class Condition:
             notified = _acquire(waiter, timeout)
         finally:
             self._take_back(held)
-            if not notified and waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if not notified:
+                with contextlib.suppress(ValueError):  # a notification that came too late took it out
+                    self._waiters.remove(waiter)
         return notified
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
@@ -92,10 +94,12 @@ class Condition:
 
     def notify(self, n: int = 1) -> None:
         """Wake up to ``n`` of those that wait. The lock must be held."""
-        while n > 0 and self._waiters:
-            waiter = self._waiters.popleft()  # one step, so that a signal handler may notify in between
+        for _ in range(n):
+            try:
+                waiter = self._waiters.popleft()
+            except IndexError:  # nobody waits any more: a signal handler may have notified in between
+                return
             waiter.release()
-            n -= 1
 
     def notify_all(self) -> None:
         """Wake all that wait. The lock must be held."""
@@ -141,7 +145,7 @@ class Event:
 
 
 class Thread:
-    """A native thread that runs ``target(*args)``. A daemon unless told otherwise: one that isn't is waited for at exit."""
+    """A native thread that runs ``target(*args)``: a daemon unless told otherwise, else waited for at exit."""
 
     def __init__(
         self, target: Callable[..., object], args: Sequence[Any] = (), *, name: str = "boost", daemon: bool = True
@@ -158,12 +162,11 @@ class Thread:
             message = f"thread {self.name!r} was started before; make a new one"
             raise RuntimeError(message)
         kind = _BareThread if _is_patched() else threading.Thread
-        life = kind(target=self._target, args=self._args, name=self.name, daemon=self._daemon)
-        life.start()
-        self._life = life
+        self._life = kind(target=self._target, args=self._args, name=self.name, daemon=self._daemon)
+        self._life.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, ``timeout`` seconds at most; ask ``is_alive`` which it was. Blocks the calling thread."""
+        """Wait until it has ended, ``timeout`` seconds at most; ask ``is_alive`` which it was."""
         if self._life is None:
             message = f"thread {self.name!r} was never started"
             raise RuntimeError(message)
@@ -182,7 +185,7 @@ class Thread:
 class _BareThread:
     """A thread of the interpreter that nobody's ``threading`` has a hand in."""
 
-    def __init__(self, target: Callable[..., object], args: Sequence[Any], name: str, daemon: bool) -> None:
+    def __init__(self, *, target: Callable[..., object], args: Sequence[Any], name: str, daemon: bool) -> None:
         self.name = name
         self.ident: int | None = None
         self._target = target
