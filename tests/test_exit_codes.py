@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from boost_core import __version__
 from projects import BOOST, NOTING, Project, eventually
 
 TASKS = """
@@ -50,7 +51,18 @@ SITUATIONS: dict[str, Callable[[Project], object]] = {
     "no database": lambda project: database(project).write_bytes(b"Dear diary, " * 100),
     "a read-only store": lambda project: read_only_store(project),
     "a plugin that fails": lambda project: install(project, "    raise RuntimeError('on fire')\n"),
+    "a broken broker": lambda project: provide(project, "acme", "import absent_client"),
+    "a broker of another api": lambda project: provide(project, "acme", SPEC.format(api=2)),
+    "two brokers of a name": lambda project: [provide(project, name, SPEC.format(api=1)) for name in ("acme", "zeta")],
 }
+
+SPEC = """
+from boost_core.plugin import BrokerSpec, hookimpl
+
+@hookimpl
+def boost_brokers():
+    return [BrokerSpec(name="acme", factory="absent:Broker", api={api})]
+"""
 
 
 def database(project: Project) -> Path:
@@ -75,13 +87,26 @@ def read_only_store(project: Project) -> None:
     project.environ["BOOST_STORE_SQLITE__PATH"] = str(path)
 
 
-def install(project: Project, body: str) -> None:
-    """Let a project's processes find a plugin with commands, as if it were installed."""
-    hook = "from boost_core.plugin import hookimpl\n@hookimpl\ndef boost_commands(group):\n"
-    project.write("acme_commands.py", hook + body)
-    project.write("acme_commands-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: acme-commands\nVersion: 1\n")
-    project.write("acme_commands-1.dist-info/entry_points.txt", "[boost.plugins]\nacme = acme_commands\n")
+def distribute(project: Project, name: str, point: str, text: str, needs: str = "") -> None:
+    """Let a project's processes find a module ``<name>_boost`` as if a distribution of it were installed."""
+    group, key = point.split(":")
+    project.write(f"{name}_boost.py", text)
+    facts = f"Metadata-Version: 2.1\nName: {name}-boost\nVersion: 1.2.3\n{needs}"
+    project.write(f"{name}_boost-1.2.3.dist-info/METADATA", facts)
+    project.write(f"{name}_boost-1.2.3.dist-info/entry_points.txt", f"[boost.{group}]\n{key} = {name}_boost\n")
     project.environ["PYTHONPATH"] = str(project.folder)
+
+
+def install(project: Project, body: str) -> None:
+    """Let a project have a plugin with commands."""
+    hook = "from boost_core.plugin import hookimpl\n@hookimpl\ndef boost_commands(group):\n"
+    distribute(project, "burning", "plugins:burning", hook + body)
+
+
+def provide(project: Project, name: str, text: str) -> None:
+    """Let a project have a distribution that provides the broker ``acme``, and use that broker."""
+    distribute(project, name, "brokers:acme", text, "Requires-Dist: absent-client>=2.6\n")
+    project.environ["BOOST_BROKER"] = "acme"
 
 
 @attrs.frozen
@@ -217,6 +242,29 @@ ROWS = [
     Row(
         5,
         "worker tasks.py",
+        "a broken broker",
+        "PluginBroken: broker 'acme' (acme-boost 1.2.3) failed to import.\n"
+        "  ModuleNotFoundError: No module named 'absent_client'\n"
+        "  acme-boost 1.2.3 requires absent-client>=2.6, which is not installed.\n",
+    ),
+    Row(
+        5,
+        "call tasks.py echo 1",
+        "a broker of another api",
+        "PluginIncompatible: acme-boost 1.2.3 is written for plugin API 2; boost-core {core} speaks API 1.\n"
+        "  Upgrade boost-core, or install acme-boost<1.2.\n",
+    ),
+    Row(
+        5,
+        "worker tasks.py",
+        "two brokers of a name",
+        "PluginConflict: two plugins provide the broker 'acme':\n"
+        "  acme-boost 1.2.3   ({folder}/acme_boost.py)\n  zeta-boost 1.2.3   ({folder}/zeta_boost.py)\n"
+        '  Uninstall one, or say which: broker="acme@zeta-boost"\n',
+    ),
+    Row(
+        5,
+        "worker tasks.py",
         "an option that doesn't exist",
         "BadOption: broker 'sqlite' has no option 'leases'. Did you mean 'lease'?\n",
     ),
@@ -288,7 +336,13 @@ def test_a_command_ends_as_the_table_says(project: Project, row: Row) -> None:
 
     done = project.boost(*row.command.split())
 
-    places = {"tasks": tasks, "db": project.environ["BOOST_SQLITE_PATH"], "results": project.folder / "results.db"}
+    places = {
+        "tasks": tasks,
+        "db": project.environ["BOOST_SQLITE_PATH"],
+        "results": project.folder / "results.db",
+        "folder": project.folder,
+        "core": ".".join(__version__.split(".")[:2]),
+    }
     assert (said(done.stderr), done.returncode) == (row.text.format(**places), row.code)
 
 

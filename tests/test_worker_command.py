@@ -227,6 +227,48 @@ def test_a_bad_call_is_told_what_is_wrong(project: Project, arguments: tuple[str
     assert json.loads(project.boost("queue", "list", path, "-o", "json").stdout)[0]["ready"] == 0
 
 
+def test_a_queue_is_shown_with_where_it_lives(project: Project) -> None:
+    """Boost queue show tells each state's count, also before anything was pushed; -o json and name are for programs."""
+    path = project.write("tasks.py", HELLO)
+    project.boost("call", path, "hello", "one")
+    project.boost("call", path, "hello", "later", "--delay", "1h")
+
+    shown = json.loads(project.boost("queue", "show", "hello", "-o", "json").stdout)
+    for_people = project.boost("queue", "show", "hello").stdout
+    names = project.boost("queue", "list", "-o", "name").stdout
+
+    assert shown == {
+        "queue": "hello",
+        "ready": 1,
+        "delayed": 1,
+        "running": 0,
+        "dead": 0,
+        "broker": "sqlite",
+        "where": project.environ["BOOST_SQLITE_PATH"],
+    }
+    assert for_people.splitlines()[:3] == ["queue    hello", "ready    1", "delayed  1"]
+    assert names == "hello\n"
+
+
+def test_the_pool_can_be_chosen(project: Project) -> None:
+    """--pool runs all tasks in another way than they say; one that can't run them is refused with the reason."""
+    path = project.write("tasks.py", HELLO)
+    project.boost("call", path, "hello", "one")
+
+    wrong = project.boost("worker", path, "--burst", "--pool", "asyncio")
+    worked = project.boost("worker", path, "--burst", "--pool", "solo")
+
+    assert (wrong.returncode, wrong.stderr) == (
+        5,
+        (
+            "BadOption: task 'hello' is a plain function; on pool 'asyncio' it would block the event loop.\n"
+            '  Say sync="thread" to run it in the pool\'s side threads, or use pool="threads".\n'
+        ),
+    )
+    assert "| solo x 1" in worked.stderr.splitlines()[0]
+    assert project.notes() == ["one"]
+
+
 def test_dead_letters_are_listed_and_shown(project: Project) -> None:
     """Boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
     path = project.write(

@@ -267,6 +267,27 @@ def test_a_delayed_retry_waits_in_the_broker(timed: App, clock: FakeClock) -> No
     assert attempts == [1, 1, 2]
 
 
+def test_a_backoff_waits_longer_each_time(timed: App, clock: FakeClock) -> None:
+    """A pair is the first and the longest wait: each is between half and all of twice the one before, in the broker."""
+    attempts: list[int] = []
+
+    @timed.boost("later", retry_delay=("8s", "20s"), retries=3)
+    def later() -> None:
+        attempts.append(current.attempt)
+        raise RuntimeError
+
+    later.push()
+    with timed.worker() as worker:
+        for number, longest in enumerate((8.0, 16.0, 20.0), 1):
+            eventually(lambda wanted=number: worker.counts["retried"] == wanted)
+            clock.advance(longest / 2 - 0.25)
+            assert later.depth().delayed == 1
+            clock.advance(longest / 2 + 0.25)
+        eventually(lambda: dead_letters(later))
+
+    assert attempts == [1, 2, 3, 4]
+
+
 def test_backoff_doubles_up_to_its_longest_with_jitter() -> None:
     """A pair is an exponential back-off: between half and all of first * 2**n, at most the longest."""
     from boost_core.controls.retry import backoff
