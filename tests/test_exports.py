@@ -23,7 +23,7 @@ AUTHORS = """
     API PROCEED RELEASE START
     Ack Admission Around AsyncBroker AsyncSubscription BadArgument BadOption Binder BoostError Broker BrokerSpec BrokerUnavailable CancelAnswer Cancelled
     Capability Check Clock Closed Codec CodecSpec ConnectionLost Control ControlContext ControlSpec Dead DeadLetter Deadlines
-    DecodeError Delivery Depth Done Drop Effect End Ended Examined Failed Failure Finding Flavour Frame Gate GateStage Hold Killed Level Limits
+    DecodeError Delivery Depth Done Drop Effect End Ended Examined Failed Failure Finding Flavour Frame Gate GateStage Guarantee Hold Killed Level Limits
     Lost Message Next NoOptions Outcome Policy PolicyStage Pool PoolSpec Proceed PublishError QueueGone QueueKind QueueSpec
     RateLimited Reject Release Report Requeue Retry Run RunnerCall Secret SettleError Sleep Split Start Store StoreSpec
     StoreUnavailable SyncBroker SyncSubscription SystemClock TaskConflict TimedOut UnsupportedCapability Verdict WorkerLost

@@ -12,7 +12,6 @@ import attrs
 from sync.packages import Package
 
 _PART: Final = re.compile(r"(<!-- (generated|example): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_CHOICE: Final = re.compile(r"'([a-z]+)' ([^,.;]+)")
 _PLAIN: Final = {None: "none", True: "`True`", False: "`False`"}
 
 NONE: Final = "none"
@@ -116,7 +115,7 @@ def guarantees_text(specs: Iterable[Any]) -> str:
     """Return what survives what on each broker, and what each can do."""
     brokers = [spec for spec in specs if spec.kind == "broker"]
     kept = table(
-        ("broker", "delivery", "a worker is killed with -9", "everything is killed with -9", "the power is cut"),
+        ("broker", "delivery", "a worker is killed -9", "all are killed -9, the server too", "the power is cut"),
         (row for spec in brokers for row in _kept(spec)),
     )
     able = table(
@@ -127,19 +126,9 @@ def guarantees_text(specs: Iterable[Any]) -> str:
 
 def _kept(spec: Any) -> Iterable[tuple[str, ...]]:
     delivery = "at least once" if "ack" in can(spec) else "at most once"
-    if "persistent" not in can(spec):
-        yield f"`{spec.name}`", delivery, "lost with its process", "lost", "lost"
-        return
-    bound = _seconds(spec.limits.takeover, "")
-    killed = f"nothing lost, taken over within {bound}" if bound else "nothing lost"
-    durability = attrs.fields_dict(spec.options).get("durability")
-    if durability is None:
-        yield f"`{spec.name}`", delivery, killed, "what its server keeps", "what its server keeps"
-        return
-    for choice, text in _CHOICE.findall(durability.metadata["help"]):
-        default = " (default)" if choice == durability.default else ""
-        power = "nothing lost" if "power cut" in text else "the last pushes may be lost"
-        yield f'`{spec.name}`, `durability="{choice}"`{default}', delivery, killed, "nothing lost", power
+    for row in spec.guarantees:
+        name = f"`{spec.name}`, {row.when}" if row.when else f"`{spec.name}`"
+        yield name, delivery, row.worker_killed, row.all_killed, row.power_cut
 
 
 def _able(spec: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from boost_core.contracts.specs import (
     BrokerSpec,
     CodecSpec,
     ControlSpec,
+    Guarantee,
     Limits,
     PolicyStage,
     PoolSpec,
@@ -42,6 +43,7 @@ MEMORY = BrokerSpec(
         }
     ),
     limits=Limits(max_body=64 * 1024 * 1024, priorities=256),
+    guarantees=(Guarantee(worker_killed="lost with its process", all_killed="lost", power_cut="lost"),),
     store="memory",
     summary="Inside one process, for tests and small programs; dies with it.",
 )

@@ -90,6 +90,20 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
+class Guarantee:
+    """What becomes of stored messages when plugs are pulled, in words for readers: a row of the guarantee table.
+
+    ``when`` is the condition (an option, how the server is set up), empty where there is only one row.
+    ``worker_killed``, ``all_killed`` (the server too) and ``power_cut`` say what is lost, or that nothing is.
+    """
+
+    when: str = ""
+    worker_killed: str
+    all_killed: str
+    power_cut: str
+
+
+@attrs.frozen(kw_only=True)
 class NoOptions:
     """The options of a plugin that has none."""
 
@@ -107,13 +121,17 @@ class Spec:
 
 @attrs.frozen(kw_only=True)
 class BrokerSpec(Spec):
-    """A broker. ``schemes`` are URL schemes beside the name; ``store`` is where results go by default."""
+    """A broker. ``schemes`` are URL schemes beside the name; ``store`` is where results go by default.
+
+    ``guarantees`` are what its documentation promises, a row a condition.
+    """
 
     kind: Any = attrs.field(default="broker", init=False)
     flavour: Flavour = Flavour.SYNC
     schemes: tuple[str, ...] = ()
     capabilities: frozenset[Capability] = frozenset()
     limits: Limits = Limits()
+    guarantees: tuple[Guarantee, ...] = ()
     store: str = "sqlite"
 
 

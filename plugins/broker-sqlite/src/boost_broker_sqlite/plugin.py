@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from boost_core.plugin import BrokerSpec, Capability, Check, Limits, duration, hookimpl, option
+from boost_core.plugin import BrokerSpec, Capability, Check, Guarantee, Limits, duration, hookimpl, option
 
 
 def _durability(value: str) -> str | None:
@@ -55,6 +55,20 @@ SPEC = BrokerSpec(
         }
     ),
     limits=Limits(max_body=16 * 1024 * 1024, priorities=256, lease=10.0, takeover=2.0),
+    guarantees=(
+        Guarantee(
+            when='`durability="process"` (default)',
+            worker_killed="nothing lost, taken over within 2 s",
+            all_killed="nothing lost",
+            power_cut="the last pushes may be lost",
+        ),
+        Guarantee(
+            when='`durability="power"`',
+            worker_killed="nothing lost, taken over within 2 s",
+            all_killed="nothing lost",
+            power_cut="nothing lost",
+        ),
+    ),
     store="sqlite",
     summary="Embedded queue in one SQLite file: many processes of one machine, no server.",
 )
