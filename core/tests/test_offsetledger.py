@@ -93,7 +93,7 @@ def test_what_vanished_between_two_owners_holds_nothing_back(ledger: OffsetLedge
     assert ledger.commits() == {P: (5, "boost1 5 5.2")}
 
     ledger.assign(P, 0, "boost1 0 3.2,5.2")
-    assert begun(ledger, 20) == [20]
+    assert begun(ledger, 20, 20) == [20]
     assert ledger.commits() == {P: (20, "")}
 
 

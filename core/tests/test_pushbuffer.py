@@ -150,11 +150,11 @@ def test_close_ends_takes() -> None:
     taker = Taker(lambda: buffer.take({"queue": 1}, FAR))
 
     buffer.close()
+    assert taker.end() == []
+
     buffer.close()
     buffer.put(deliveries("queue", b"1"))
     buffer.fail(ConnectionLost("rabbitmq", "the connection broke", ""))
-
-    assert taker.end() == []
     assert buffer.take({"queue": 1}, FAR) == []
     assert bodies(buffer.drop()) == [b"1"]
 
