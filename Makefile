@@ -14,7 +14,7 @@ setup:
 	@$(PYTHON) tools/setup_env.py $(VENV)
 
 demo: setup
-	@BOOST_BROKER=$(BROKER) $(RUN) examples/stdlib_index/demo.py
+	@$(RUN) tools/with_broker.py $(BROKER) $(RUN) examples/stdlib_index/demo.py
 
 test: setup
 	@$(RUN) -m pytest $(TESTS)
@@ -28,7 +28,7 @@ check: setup
 	@$(RUN) tools/sync_packages.py --check
 
 bench: setup
-	@$(RUN) -m bench
+	@BROKER=$(BROKER) $(RUN) -m bench
 
 isolated: setup
 	@$(RUN) tools/check_isolated.py

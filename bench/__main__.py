@@ -1,7 +1,12 @@
-"""Print all figures, or those named: ``python -m bench [memory|sqlite|latency|takeover|imports]...``."""
+"""Print all figures, or those named: ``python -m bench [memory|sqlite|latency|takeover|imports]...``.
+
+With a broker in BROKER that has a server, those of that broker.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from importlib import import_module
 
@@ -15,12 +20,21 @@ def main(names: list[str]) -> int:
         print(f"no figures named {unknown[0]!r}; there are: {', '.join(NAMES)}")
         return 2
     print("medians of interleaved pairs, with the quartiles (or the range) in brackets")
+    broker = os.environ.get("BROKER", "sqlite")
+    if broker != "sqlite" and not names:
+        return _measure_broker(broker)
     missed = 0
     for name in names or NAMES:
         for figure in import_module(f"bench.{name}").figures():
             print(figure, flush=True)
             missed += not figure.holds
     return 1 if missed else 0
+
+
+def _measure_broker(broker: str) -> int:
+    groups = import_module("bench.servers").GROUPS
+    commands = [[sys.executable, "-m", "bench.servers", broker, group] for group in groups]
+    return max(subprocess.run(command, check=False).returncode for command in commands)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def figures() -> list[Figure]:
     with place() as its:
         worker = its.worker()
         waits = _waits(its)
-        cpu, memory = _idle(worker.pid)
+        cpu, memory = idle(worker.pid, IDLE_SECONDS)
     hundredths = statistics.quantiles(waits, n=100)
     note = "sqlite, another process, ack after the run"
     return [
@@ -41,12 +41,12 @@ def _waits(its: Place) -> list[float]:
     return [float(line) * 1000 for line in its.notes()][10:]
 
 
-def _idle(pid: int) -> tuple[float, float]:
-    """Return a process's share of a core in percent over IDLE_SECONDS, and its memory in MB."""
+def idle(pid: int, seconds: float) -> tuple[float, float]:
+    """Return a process's share of a core in percent over so many seconds, and its memory in MB."""
     time.sleep(1.0)
     before = _cpu_seconds(pid)
-    time.sleep(IDLE_SECONDS)
-    share = (_cpu_seconds(pid) - before) / IDLE_SECONDS * 100
+    time.sleep(seconds)
+    share = (_cpu_seconds(pid) - before) / seconds * 100
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return share, pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

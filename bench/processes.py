@@ -27,11 +27,11 @@ class Place:
         os.environ["BOOST_SQLITE_PATH"] = str(folder / "queue.db")
         os.environ["BENCH_NOTES"], os.environ["BENCH_GO"] = str(self.notes_path), str(self.go_path)
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker on the shared tasks; return once it says that it is ready."""
+    def worker(self, file: Path = JOBS_FILE) -> subprocess.Popen[bytes]:
+        """Start a worker, on the shared tasks or those of a file; return once it says that it is ready."""
         log = self.folder / f"worker{len(self.workers)}.log"
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "boost_core.cli", "worker", str(JOBS_FILE)]
+            command = [sys.executable, "-m", "boost_core.cli", "worker", str(file)]
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         self.workers.append(process)
         until(lambda: b"queues" in log.read_bytes(), "a worker to be ready")

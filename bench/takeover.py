@@ -20,7 +20,7 @@ def figures(kills: int = KILLS) -> list[Figure]:
     lost = excess = 0
     with place() as its:
         for _ in range(kills):
-            wait, missing, more = _kill(its)
+            wait, missing, more = kill(its)
             waits.append(wait)
             lost, excess = lost + missing, excess + more
     note = f"sqlite, {kills} kills -9 with {RUNNING} running jobs each"
@@ -38,7 +38,7 @@ def figures(kills: int = KILLS) -> list[Figure]:
     ]
 
 
-def _kill(its: Place) -> tuple[float, int, int]:
+def kill(its: Place) -> tuple[float, int, int]:
     """Kill a worker that runs 16 jobs while another one is free; return seconds, lost jobs, needless runs."""
     from bench.jobs import hold
 
