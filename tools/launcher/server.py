@@ -156,6 +156,10 @@ class Server(ABC):
         """Let it go on after a pause."""
         self._living().signal(signal.SIGCONT)
 
+    def processes(self) -> list[int]:
+        """Return the ids of all its processes, the server's own guard first; none where it doesn't run."""
+        return [self._tree.guard, *self._tree.members()] if self._tree is not None and self.running else []
+
     def memory(self) -> int:
         """Return how many bytes all its processes hold, shared ones in proportion."""
         return self._tree.memory() if self._tree else 0
