@@ -65,6 +65,20 @@ def test_threads_push_at_once(app: App, job: Task[[int], int]) -> None:
     assert len({job.id for job in jobs}) == 800
 
 
+def test_threads_that_use_an_app_first_together_share_what_it_opens() -> None:
+    """Where the very first pushes come at once, all go to one broker, and none that returned is gone."""
+    ready = []
+
+    for _ in range(20):
+        app = App("fresh", broker="memory")
+        task = app.boost("job")(lambda: None)
+        in_threads(*[task.push] * 8)
+        ready.append(task.depth().ready)
+        app.close()
+
+    assert ready == [8] * 20
+
+
 def test_loops_push_at_once_and_beside_threads(app: App, job: Task[[int], int]) -> None:
     """Event loops in several threads share one publisher; each awaits its own jobs and results."""
     results: list[int] = []

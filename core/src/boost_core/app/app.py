@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 import attrs
 
 from boost_core.app.job import Job, ResultWaiter
+from boost_core.app.lazy import lazy
 from boost_core.app.publish import Publisher, not_stored
 from boost_core.app.services import Services
 from boost_core.app.task import Call, Task, batches
@@ -122,14 +122,14 @@ class App:
 
     # --- what resolves at first use --------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def settings(self) -> Settings:
         """The app's settings, read at first use."""
         settings = Settings.load(Path.cwd(), os.environ, self._given)
         settings.override(self._overrides)
         return settings
 
-    @cached_property
+    @lazy
     def registry(self) -> Registry:
         """The installed plugins."""
         registry = Registry(self.settings.get("disable"))
@@ -137,22 +137,22 @@ class App:
         registry.configure(self.settings)
         return registry
 
-    @cached_property
+    @lazy
     def services(self) -> Services:
         """The opened brokers, stores, codecs and controls."""
         return Services(self.registry, self.settings, self.clock)
 
-    @cached_property
+    @lazy
     def resolver(self) -> Resolver:
         """Turns declarations into plans."""
         return Resolver(self.registry, self.settings, self.services.codec, self.services.control)
 
-    @cached_property
+    @lazy
     def publisher(self) -> Publisher:
         """Publishes this app's messages."""
         return Publisher(self.services)
 
-    @cached_property
+    @lazy
     def waiter(self) -> ResultWaiter:
         """Waits for this app's results."""
         return ResultWaiter(self.services)
