@@ -292,6 +292,64 @@ def test_threads_take_turns(file):
     assert rows(file) == list(range(800))
 
 
+def interrupted(work, count):
+    """Run ``work`` with a KeyboardInterrupt after its ``count``-th call into C; return whether it came to that."""
+    left = count
+
+    def profile(_frame, event, _function):
+        nonlocal left
+        left -= event == "c_return"
+        if left < 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("use", ["write", "write_one", "read"])
+def test_ctrl_c_leaves_the_file_to_the_other_threads(file, use):
+    """Wherever a KeyboardInterrupt meets the main thread, another thread gets the file at once."""
+    uses = {
+        "write": lambda: insert(file, None),
+        "write_one": lambda: file.write_one("INSERT INTO t (a) VALUES (?)", (None,)),
+        "read": lambda: rows(file),
+    }
+    failures = []
+
+    def other():
+        try:
+            insert(file, None, timeout=0.0)
+        except BrokerUnavailable as error:
+            failures.append(error)
+
+    count = 0
+    while interrupted(uses[use], count):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        count += 1
+
+    assert count > 3
+    assert failures == []
+
+
+def test_a_signal_handler_does_not_break_into_a_transaction(file):
+    """Using the file while this very thread is using it is refused, not waited for."""
+    with (
+        file.write() as connection,
+        pytest.raises(BrokerUnavailable, match="in use by what a signal handler of this thread interrupted"),
+    ):
+        connection.execute("INSERT INTO t (a) VALUES (1)")
+        rows(file)
+
+
 def test_log_is_copied_back(file):
     """The write-ahead log is copied into the file as it grows, so it stays within bounds."""
     blob = os.urandom(20_000)

@@ -60,7 +60,7 @@ class SqliteFile:
     fail: Callable[[str, str | None], Exception]
     durability: str = "process"
     timeout: float = 10.0
-    _mutex: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _mutex: Any = attrs.field(factory=threading.RLock, init=False)
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _lock: int = attrs.field(default=-1, init=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -98,9 +98,11 @@ class SqliteFile:
         try:
             self._disconnect(deadline)
         finally:
-            os.close(self._lock)
-            self._lock = -1
-            self._mutex.release()
+            try:
+                os.close(self._lock)
+            finally:
+                self._lock = -1
+                self._mutex.release()
 
     def after_fork(self) -> None:
         """In a forked child: let go of the lock's descriptor, and of the connection without its destructor."""
@@ -110,7 +112,7 @@ class SqliteFile:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-        self._mutex = threading.Lock()  # whoever held it is not in this process
+        self._mutex = threading.RLock()  # whoever held it is not in this process
 
     # --- use -------------------------------------------------------------------------------------
 
@@ -138,12 +140,13 @@ class SqliteFile:
         self._enter(deadline)
         try:
             connection = self._connection or self._reconnect(deadline)
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")
                 self._insist(connection, "SELECT 1 FROM sqlite_master", deadline)
                 yield connection
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise self._explained(error) from error
         finally:
@@ -156,29 +159,35 @@ class SqliteFile:
         self._enter(deadline)
         try:
             self._wait_for_lock(deadline)
-            if self._connection is not None:
-                return self._connection
-            try:
-                return self._connect(deadline)
-            except BaseException:
-                locks.unlock(self._lock)
-                raise
+            return self._connection or self._connect(deadline)
         except BaseException as error:
-            self._mutex.release()
+            self._release()
             if isinstance(error, sqlite3.Error):
                 raise self._explained(error) from error
             raise
 
     def _release(self) -> None:
-        locks.unlock(self._lock)
-        self._mutex.release()
+        try:
+            locks.unlock(self._lock)
+        finally:
+            self._mutex.release()
 
     def _enter(self, deadline: float) -> None:
-        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise self.fail(f"{self.path} was in use by other threads of this process for too long", FIX_LOCKED)
-        if self._lock < 0:
-            self._mutex.release()
-            raise Closed(str(self.path))
+        """Take the mutex. It knows its owner, because Ctrl-C may be raised after it was taken and before that is told.
+
+        For the same reason nothing may be called between this and the ``try`` whose end gives it back.
+        """
+        if self._mutex._is_owned():
+            raise self.fail(f"{self.path} is in use by what a signal handler of this thread interrupted", None)
+        try:
+            if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise self.fail(f"{self.path} was in use by other threads of this process for too long", FIX_LOCKED)
+            if self._lock < 0:
+                raise Closed(str(self.path))
+        except BaseException:
+            if self._mutex._is_owned():
+                self._mutex.release()
+            raise
 
     def _wait_for_lock(self, deadline: float) -> None:
         if not self._lock_by(deadline):
@@ -250,8 +259,8 @@ class SqliteFile:
         return version
 
     def _migrate(self, connection: sqlite3.Connection, version: int, deadline: float) -> None:
-        self._insist(connection, "BEGIN IMMEDIATE", deadline)
         try:
+            self._insist(connection, "BEGIN IMMEDIATE", deadline)
             for script in self.migrations[version:]:
                 for statement in filter(str.strip, script.split(";")):
                     connection.execute(statement)
@@ -314,7 +323,7 @@ class SqliteFile:
     def before_fork(self) -> None:
         """Close the connection, so that a child inherits none; other threads wait until the fork is done."""
         deadline = time.monotonic() + _FORK_SECONDS
-        self._paused = self._mutex.acquire(timeout=_FORK_SECONDS)
+        self._paused = not self._mutex._is_owned() and self._mutex.acquire(timeout=_FORK_SECONDS)
         if self._paused and self._connection is not None and self._lock_by(deadline):
             self._connection.close()
             self._connection = None
@@ -356,15 +365,16 @@ class Writing(Locked):
         try:
             self._file._insist(connection, "BEGIN IMMEDIATE", self.deadline)
         except BaseException as error:
-            Locked.__exit__(self, type(error), error, None)
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         return connection
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self._end(error)
-        except sqlite3.Error as failed:
-            error = failed
+        except BaseException as failed:
+            Locked.__exit__(self, type(failed), failed, failed.__traceback__)
+            raise
         Locked.__exit__(self, kind, error, traceback)
 
     def _end(self, error: BaseException | None) -> None:
