@@ -204,9 +204,7 @@ class _BareThread:
     def _serve(self) -> None:
         try:
             self._target(*self._args)
-        except SystemExit:
-            pass  # as in every thread: it ends this one
-        except BaseException:
+        except BaseException:  # SystemExit is an ordinary end to the hook
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self)))
         finally:
             _leave_gevent()
