@@ -7,7 +7,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -18,6 +17,7 @@ from boost_core.contracts.broker import SyncBroker
 from boost_core.contracts.capability import Capability
 from boost_core.errors import BodyTooLarge, BrokerUnavailable, ConnectionLost, PublishError
 from boost_core.forks import on_fork
+from boost_core.native import Empty, Lock, SimpleQueue, Thread
 from boost_core.plan.compile import TaskPlan
 from boost_core.plan.current import RUNNING
 from boost_core.types import ENVELOPE_VERSION, MICROSECONDS, Frame, Message, new_id
@@ -50,8 +50,8 @@ class Publisher:
     def after_fork(self) -> None:
         """Start without a thread, as a forked child does."""
         self._box: SimpleQueue[tuple[Outgoing, asyncio.AbstractEventLoop, asyncio.Future[None]] | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._lock = Lock()
+        self._thread: Thread | None = None
 
     # --- frames ------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Publisher:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._serve, name="boost-publish", daemon=True)
+                    self._thread = Thread(self._serve, name="boost-publish")
                     self._thread.start()
 
     def close(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
+from boost_core.native import Condition, Thread
 from boost_core.types import Clock, Run, TimedOut
 
 
@@ -18,8 +17,8 @@ class DeadlineWatch:
         self._clock = clock
         self._due: dict[Run, float] = {}
         self._nearest = float("inf")
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._changed = Condition()
+        self._thread: Thread | None = None
 
     def watch(self, run: Run, seconds: float) -> None:
         """Start the clock of ``run``: it has ``seconds`` from now."""
@@ -38,7 +37,7 @@ class DeadlineWatch:
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._serve, name="boost-deadlines", daemon=True)
+            self._thread = Thread(self._serve, name="boost-deadlines")
             self._thread.start()
 
     def _serve(self) -> None:
