@@ -1,0 +1,1 @@
+"""Broker of boost on NATS JetStream, written in coroutines."""
