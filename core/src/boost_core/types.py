@@ -86,7 +86,10 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What stands on ``<queue>.dead``: why a message ended there, and its original bytes."""
+    """What stands on ``<queue>.dead``: why a message ended there, and its original bytes.
+
+    ``cut`` bytes are missing at the end of them, where the broker takes no larger message.
+    """
 
     v: int
     id: str
@@ -98,6 +101,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: str | None = None
     traceback: str | None = None
     failures: tuple[Failure, ...] = ()
+    cut: int = 0
     body: bytes = b""
 
 
@@ -358,12 +362,17 @@ Verdict: TypeAlias = Ack | Next | Dead
 
 @attrs.define(eq=False)
 class Ended:
-    """One delivery's end on the settle side: the run, its outcome, and what policies make of it (a Verdict)."""
+    """One delivery's end on the settle side: the run, its outcome, and what policies make of it (a Verdict).
+
+    The ``verdict`` is None until it is decided. ``committed``: what must outlive it is stored; ``forwarded``: so is its
+    next frame.
+    """
 
     run: Run
     outcome: Outcome
     verdict: Any
     committed: bool = False
+    forwarded: bool = False
 
 
 RunnerCall: TypeAlias = Callable[[Run], Any]

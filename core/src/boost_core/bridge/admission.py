@@ -76,6 +76,9 @@ class Admission:
             message = self._open_body(delivery.body)
         except DecodeError as error:
             return Stray.run_of(BadBody(error), delivery, next(self._tokens), self._pump)
+        except Exception as error:  # a codec's own bug: one message's end, not its neighbours'
+            problem = f"the codec can't read the body: {type(error).__name__}: {error}"
+            return Stray.run_of(BadBody(DecodeError(problem)), delivery, next(self._tokens), self._pump)
         lane = self._pump.lanes[delivery.queue]
         lane.bad_in_a_row = 0
         plan = self._pump.plans.get(message.task)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from boost_core.contracts.codec import Codec
-from boost_core.errors import CodecNotFound, DecodeError
+from boost_core.errors import BoostError, DecodeError
 from boost_core.types import DeadLetter, Message
 
 _LONGEST_TAG: Final = 32
 
 CodecOf = Callable[[str], Codec]
-"""Returns the installed codec of a name, or raises ``CodecNotFound``."""
+"""Returns the installed codec of a name, or raises ``CodecNotFound`` or ``PluginBroken``."""
 
 
 def wrap_payload(tag: str, payload: bytes) -> bytes:
@@ -39,7 +39,7 @@ class Opener:
 
 
 def wrap_dead(tag: str, header: bytes, original: bytes | memoryview) -> bytes:
-    """Return the body of a dead letter; the original bytes stand in it as they were."""
+    """Return the body of a dead letter; the original bytes stand in it as they are given."""
     return b"".join((b"%b %d\n" % (tag.encode(), len(header)), header, original))
 
 
@@ -68,5 +68,5 @@ def _split(body: bytes | memoryview) -> tuple[str, bytes]:
 def _codec(tag: str, codec_of: CodecOf) -> Codec:
     try:
         return codec_of(tag)
-    except CodecNotFound as error:
+    except BoostError as error:  # not installed, disabled or broken
         raise DecodeError(str(error)) from error

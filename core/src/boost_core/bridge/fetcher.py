@@ -126,8 +126,7 @@ class Fetcher:
         """Return how many each queue may bring, and when (monotonic) to ask again at the latest."""
         until = self.admission.next_due
         if self.admission.quarantine.busy:
-            self.admission.quarantine.advance()
-            return {}, until
+            return {}, _earlier(until, self.admission.quarantine.advance(now))
         want: dict[str, int] = {}
         for lane in self._pump.lanes.values():
             room, later = self._lane_demand(lane, now)

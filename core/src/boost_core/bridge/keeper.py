@@ -26,7 +26,7 @@ _TICK: Final = 0.5
 
 
 class Keeper:
-    """Works every third of the lease, and every half second while something waits for a slot."""
+    """Renews every third of the lease, and looks twice a second whether something waits too long for a slot."""
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
@@ -38,7 +38,7 @@ class Keeper:
 
     def serve(self) -> None:
         """Keep until stopped. A failed renewal is repeated at the next tick; the lease bears two of them."""
-        while not self._stop.wait(min(_TICK, self._period) if self._pump.held else self._period):
+        while not self._stop.wait(min(_TICK, self._period)):
             try:
                 self.step()
             except ConnectionLost as error:
@@ -59,9 +59,9 @@ class Keeper:
         now = self._pump.clock.monotonic()
         runs = self._pump.held_runs()
         if now - self._renewed >= self._period * 0.99:
-            self._renewed = now
             if self._leased and not self._pump.link.down:
                 self._pump.extend(runs)
+            self._renewed = now
             _keep_gates(runs)
         self._take_back([run for run in runs if now - run.queued >= UNSTARTED_SECONDS])
 

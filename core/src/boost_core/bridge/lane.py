@@ -17,8 +17,8 @@ PREFETCH_SECONDS: Final = 0.05
 MOST_AHEAD: Final = 256
 """Nor more than so many: what lives longer makes Python's garbage collector dear (a third of all time at 1,000)."""
 
-CREDIT_BEYOND_SLOTS: Final = 1024
-"""How many finished runs may wait for their ack before no more is fetched."""
+CREDIT_BEYOND_SLOTS: Final = 512
+"""How many messages beyond what may run are held at most: waiting, or ended and about to be acknowledged."""
 
 
 class _Slots:

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from boost_core.bridge.verdict import ACK, RELEASED, dead_frame, next_frame, verdict_of
-from boost_core.contracts.capability import Capability
+from boost_core.bridge.settlement import Settlement
+from boost_core.bridge.verdict import ACK, RELEASED, verdict_of
 from boost_core.contracts.control import Gate, Policy
-from boost_core.errors import BoostError, ConnectionLost, PublishError, SettleError, text_of
+from boost_core.errors import BoostError, ConnectionLost, text_of
 from boost_core.native import Empty, SimpleQueue
-from boost_core.types import Ack, Cancelled, Dead, Delivery, Done, Ended, Frame, Next, Run
+from boost_core.types import Cancelled, Dead, Delivery, Done, Ended, Next, Run
 
 if TYPE_CHECKING:
     from boost_core.bridge.pump import Pump
@@ -38,7 +38,6 @@ class Settler:
         self._aside: list[tuple[float, int, float, list[Ended]]] = []
         self._parked: list[Ended] = []  # until there is a connection again
         self._sequence = 0
-        self._replace = Capability.REPLACE in pump.spec.capabilities
         self.counts: Counter[str] = Counter()
 
     # --- any thread ------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ class Settler:
         fresh = [(run, outcome) for run, outcome in batch if self._first(run)]
         self._pump.give_back([run for run, _ in fresh])
         self._drop_fenced([run for run, _ in fresh if run.fenced])
-        ended = [self._decided(run, outcome) for run, outcome in fresh if not run.fenced]
+        ended = [_ended(run, outcome) for run, outcome in fresh if not run.fenced]
         if ended:
             self.conclude(ended)
 
@@ -108,16 +107,6 @@ class Settler:
             return False
         run.settled = True
         return True
-
-    def _decided(self, run: Run, outcome: Any) -> Ended:
-        if _goes_back(outcome):
-            undo_gates([run])
-            return Ended(run, outcome, RELEASED, committed=True)
-        verdict = ACK if type(outcome) is Done else verdict_of(outcome, run.message)
-        ended = Ended(run, outcome, verdict)
-        for policy in run.task.policies:
-            policy.decide(ended)
-        return ended
 
     def _drop_fenced(self, runs: Sequence[Run]) -> None:
         """Let go of runs whose messages are somebody else's by now: nothing of theirs is stored."""
@@ -131,25 +120,44 @@ class Settler:
         if self._pump.link.down:
             self._parked += ended
             return
-        ready: list[Ended] = []
         try:
             ended = self._revalidated(ended)
-            ready = self._committed(ended, wait)
-            with self._pump.io:
-                fenced = self._write(ready)
-        except SettleError as error:
-            unsettled = set(map(id, error.failed))
-            self._put_aside([end for end in ready if id(end.run.delivery) in unsettled], wait, error)
-            ready, fenced = [end for end in ready if id(end.run.delivery) not in unsettled], ()
         except ConnectionLost as error:
-            self._parked += ready or ended
-            self._pump.disconnected(error)
+            self._park(ended, error)
             return
-        except BoostError as error:
-            self._put_aside(ready or ended, wait, error)
+        except Exception as error:
+            self._put_aside(ended, wait, error)
             return
-        self._count(ready, fenced)
+        ready = self._committed(self._decided(ended, wait), wait)
+        settlement = Settlement(self._pump)
+        with self._pump.io:
+            settlement.write(ready)
+        if settlement.error is not None:
+            stay = [end for end in ready if id(end.run.delivery) in settlement.failed]
+            ready = [end for end in ready if id(end.run.delivery) not in settlement.failed]
+            if isinstance(settlement.error, ConnectionLost):
+                self._park(stay, settlement.error)
+            else:
+                self._put_aside(stay, wait, settlement.error)
+        self._count(ready, settlement.fenced)
         self._pump.forget([end.run for end in ready])
+
+    def _decided(self, ended: Sequence[Ended], wait: float) -> list[Ended]:
+        """Let the policies decide what is undecided; a run whose policy fails waits, and its queue with it."""
+        decided: list[Ended] = []
+        for end in ended:
+            try:
+                if end.verdict is None:
+                    end.verdict = verdict_by_policies(end)
+            except Exception as error:
+                end.verdict = None
+                lane = self._pump.lanes[end.run.delivery.queue]
+                lane.not_before = self._pump.clock.monotonic() + wait
+                log.exception("a policy of task %s failed; its queue backs off", end.run.message.task)
+                self._put_aside([end], wait, error)
+            else:
+                decided.append(end)
+        return decided
 
     def _revalidated(self, ended: list[Ended]) -> list[Ended]:
         """Ask the broker about deliveries whose lease nobody renewed in time; drop those that are lost."""
@@ -186,48 +194,6 @@ class Settler:
         except Exception:
             log.exception("a gate failed to take note of %d ended jobs", len(ended))
 
-    def _write(self, ready: Sequence[Ended]) -> Sequence[Delivery]:
-        """Tell the broker: frames instead of deliveries where they go on, an ack where they are finished."""
-        subscription = self._pump.subscription
-        acks = [end.run.delivery for end in ready if isinstance(end.verdict, Ack)]
-        goes_on = [end for end in ready if isinstance(end.verdict, (Next, Dead))]
-        pairs = [(end.run.delivery, self._frame(end)) for end in goes_on]
-        returned = [end.run.delivery for end in ready if end.verdict is RELEASED]
-        fenced: list[Delivery] = []
-        unstored: SettleError | None = None
-        if pairs and self._replace:
-            fenced.extend(subscription.replace(pairs))
-        elif pairs:
-            stored, unstored = self._published(pairs)
-            acks += stored
-        if acks:
-            fenced.extend(subscription.ack(acks))
-        if returned:
-            fenced.extend(subscription.release(returned))
-        if unstored is not None:
-            raise unstored
-        return fenced
-
-    def _published(self, pairs: Sequence[tuple[Delivery, Frame]]) -> tuple[list[Delivery], SettleError | None]:
-        """Publish the frames of what goes on; return the deliveries to ack, and the error for those that stay."""
-        deliveries = [delivery for delivery, _ in pairs]
-        try:
-            self._pump.publish([frame for _, frame in pairs])
-        except PublishError as error:
-            missing = {*error.failed, *error.unsure}
-            stay = [delivery for index, delivery in enumerate(deliveries) if index in missing]
-            stored = [delivery for index, delivery in enumerate(deliveries) if index not in missing]
-            return stored, SettleError(error.broker, error.problem, failed=stay)
-        return deliveries, None
-
-    def _frame(self, end: Ended) -> Frame:
-        codec, tag = self._pump.codec_for(end.run)
-        if isinstance(end.verdict, Next):
-            return next_frame(end, end.verdict, codec, tag)
-        assert isinstance(end.verdict, Dead)
-        queue = self._pump.dead_queue(end.run.delivery.queue)
-        return dead_frame(end, end.verdict, codec, tag, queue, self._pump.spec.limits.max_body)
-
     def _count(self, ready: Sequence[Ended], fenced: Sequence[Delivery]) -> None:
         lost = set(map(id, fenced))
         for end in ready:
@@ -260,6 +226,10 @@ class Settler:
 
     # --- what waits for a store or broker that is down -------------------------------------------------
 
+    def _park(self, ended: Sequence[Ended], error: ConnectionLost) -> None:
+        self._parked += ended
+        self._pump.disconnected(error)
+
     def _put_aside(self, ended: Sequence[Ended], wait: float, error: Exception) -> None:
         if not ended:
             return
@@ -285,8 +255,21 @@ class Settler:
         return len(self._parked) + sum(len(entry[3]) for entry in self._aside)
 
 
-def _goes_back(outcome: object) -> bool:
-    return outcome is RELEASED or outcome is STOPPING
+def _ended(run: Run, outcome: Any) -> Ended:
+    """Return a run's end, undecided; one that goes back to the broker has nothing to be decided."""
+    goes_back = outcome is RELEASED or outcome is STOPPING
+    if goes_back:
+        undo_gates([run])
+        return Ended(run, outcome, RELEASED, committed=True)
+    return Ended(run, outcome, ACK if type(outcome) is Done and not run.task.policies else None)
+
+
+def verdict_by_policies(end: Ended) -> Any:
+    """Return what an outcome leads to: what it means by itself, then as each policy decides."""
+    end.verdict = ACK if type(end.outcome) is Done else verdict_of(end.outcome, end.run.message)
+    for policy in end.run.task.policies:
+        policy.decide(end)
+    return end.verdict
 
 
 def undo_gates(runs: Iterable[Run]) -> None:
@@ -296,7 +279,10 @@ def undo_gates(runs: Iterable[Run]) -> None:
         for gate in run.task.gates:
             gates[gate].append(run)
     for gate, its in gates.items():
-        gate.undo(its)
+        try:
+            gate.undo(its)
+        except Exception:
+            log.exception("a gate failed to forget %d runs", len(its))
 
 
 def _by_policy(ended: Iterable[Ended]) -> dict[Policy, list[Ended]]:

@@ -36,6 +36,7 @@ from boost_core.types import (
 
 PARKINGS: Final = 10
 PARKED_SECONDS: Final = 60.0
+_CUT_DIGITS: Final = 32  # what telling of the cut takes itself
 KEPT_FAILURES: Final = 6  # the first one and the last five
 
 ACK: Final = Ack()
@@ -122,6 +123,9 @@ def dead_frame(ended: Ended, verdict: Dead, codec: Codec, tag: str, dead_queue: 
     if len(body) > max_body:
         letter.traceback, letter.failures = None, ()
         body = wrap_dead(tag, codec.encode_dead(letter), run.delivery.body)
+    if len(body) > max_body:  # only of a body that boost would not have published
+        letter.cut = len(body) - max_body + _CUT_DIGITS
+        body = wrap_dead(tag, codec.encode_dead(letter), run.delivery.body[: -letter.cut])
     return Frame(letter.id, dead_queue, body, dedup_id=f"{letter.id}:dead")
 
 

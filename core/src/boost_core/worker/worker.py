@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("boost.worker")
 
 CANCEL_SECONDS: Final = 5.0
-"""How long runs that were asked to end at the end of a drain are waited for."""
+"""How long runs that were asked to end by somebody in a hurry are waited for."""
+
+LAST_SECONDS: Final = 1.0
+"""The same at the end of a drain that took its whole time: whoever asked for it has set a limit beyond it."""
+
+POOL_SECONDS: Final = 0.5
+"""How long threads are waited for that have nothing to do any more."""
 
 
 class Worker:
@@ -64,7 +70,8 @@ class Worker:
         self._cap: int | None = _checked(CoreOptions, "concurrency", concurrency)
         self._pools: dict[str, Pool] = {}
         self._pumps: dict[Any, Pump] = {}
-        self._retired: list[threading.Thread] = []
+        self._retiring: dict[Pump, threading.Thread] = {}
+        self._past: Counter[str] = Counter()  # what retired pumps have counted
         self._plans: dict[str, TaskPlan] = {}
         self._lock = threading.RLock()
         self._started = False
@@ -175,11 +182,16 @@ class Worker:
             while not pump.quiesce(1.0):
                 pass
             pump.close(CANCEL_SECONDS)
+            del self._retiring[pump]
+            self._past.update(pump.settler.counts)
 
         pump.drain()
-        thread = threading.Thread(target=end, name="boost-retire", daemon=True)
-        self._retired = [old for old in self._retired if old.is_alive()] + [thread]
-        thread.start()
+        self._retiring[pump] = threading.Thread(target=end, name="boost-retire", daemon=True)
+        self._retiring[pump].start()
+
+    @property
+    def _all_pumps(self) -> list[Pump]:
+        return [*self._pumps.values(), *self._retiring]
 
     # --- what it is doing ----------------------------------------------------------------------------
 
@@ -195,15 +207,15 @@ class Worker:
     @property
     def counts(self) -> Counter[str]:
         """How many jobs ended here, by kind: done, retried, requeued, dead, dropped, released, stopped, lost, late."""
-        total: Counter[str] = Counter()
-        for pump in self._pumps.values():
+        total: Counter[str] = Counter(self._past)
+        for pump in self._all_pumps:
             total.update(pump.settler.counts)
         return total
 
     @property
     def running(self) -> int:
         """How many messages are here in any state."""
-        return sum(len(pump.held) for pump in self._pumps.values())
+        return sum(len(pump.held) for pump in self._all_pumps)
 
     def is_idle(self) -> bool:
         """Return whether nothing is here, and no queue has anything ready or running anywhere."""
@@ -248,33 +260,36 @@ class Worker:
     def hurry(self) -> None:
         """Cut a drain short: ask running jobs to end now. Any thread."""
         self.drain_timeout = 0.0
-        for pump in list(self._pumps.values()):
+        for pump in self._all_pumps:
             pump.cancel_running()
 
     def _finish(self, timeout: float) -> int:
+        """Wait for running jobs, then ask them to end, then give their messages back; return how many went back."""
         deadline = time.monotonic() + timeout
-        pumps = list(self._pumps.values())
+        pumps = self._all_pumps
         while pumps and time.monotonic() < deadline:
             pumps = [pump for pump in pumps if not pump.quiesce(min(0.2, max(0.0, deadline - time.monotonic())))]
             if self.drain_timeout == 0.0:
                 break
-        handed_back = 0
+        hurried = self.drain_timeout == 0.0  # whoever is in a hurry has asked them to end, and said that it waits
+        deadline = time.monotonic() + (CANCEL_SECONDS if hurried else LAST_SECONDS)
         for pump in pumps:
             pump.quiesce(0.0)
             pump.cancel_running()
+        handed_back = 0
         for pump in pumps:
-            if not pump.quiesce(CANCEL_SECONDS):
+            if not pump.quiesce(max(0.0, deadline - time.monotonic())):
                 handed_back += pump.hand_back()
-                pump.quiesce(1.0)
-        return handed_back + sum(pump.settler.counts["stopped"] for pump in pumps)
+                pump.quiesce(LAST_SECONDS)
+        return handed_back + sum(pump.settler.counts["stopped"] for pump in self._all_pumps)
 
     def _close_all(self, timeout: float) -> None:
         for pump in self._pumps.values():
             pump.close(timeout)
-        for thread in self._retired:
+        for thread in list(self._retiring.values()):
             thread.join(timeout)
         for pool in self._pools.values():
-            pool.close(min(timeout, 1.0))
+            pool.close(POOL_SECONDS)
         self._pools = {}
 
     # --- with --------------------------------------------------------------------------------------
