@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
-from boost_core.app.job import Job, ResultWaiter
+from boost_core.app.job import Job
 from boost_core.app.lazy import lazy
 from boost_core.app.publish import Publisher, not_stored
 from boost_core.app.services import Services
 from boost_core.app.task import Call, Task, batches
+from boost_core.app.waiter import ResultWaiters
 from boost_core.errors import BadOption, BoostError, BrokerUnavailable, PublishError, TaskConflict, TaskUnknown
 from boost_core.forks import on_fork
 from boost_core.names import check_name
@@ -153,9 +154,9 @@ class App:
         return Publisher(self.services)
 
     @lazy
-    def waiter(self) -> ResultWaiter:
-        """Waits for this app's results."""
-        return ResultWaiter(self.services)
+    def waiters(self) -> ResultWaiters:
+        """Wait for this app's results."""
+        return ResultWaiters(self.services)
 
     def resolve(self, task: Task[..., Any], overrides: Mapping[str, Any] | None = None) -> TaskPlan:
         """Return a task's plan, ``overrides`` laid over its options."""

@@ -2,84 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from boost_core.app.services import Services
 from boost_core.controls.result import ResultRecord, decode_record, result_key
-from boost_core.errors import BoostError, JobFailed, ResultsOff, ResultTimeout
-from boost_core.forks import on_fork
+from boost_core.errors import JobFailed, ResultsOff, ResultTimeout
 
 if TYPE_CHECKING:
     import asyncio
 
     from boost_core.app.task import Task
+    from boost_core.app.waiter import ResultWaiter, ResultWaiters
 
 R = TypeVar("R")
-
-_WAIT: Final = 5.0
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.2, 10.0
-
-Callback = Callable[[bytes], None]
-
-
-class ResultWaiter:
-    """One thread a process that waits for all awaited results together, on the store's own notice."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self.after_fork()
-        on_fork(self)
-
-    def after_fork(self) -> None:
-        """Await nothing, without a thread, as a forked child does."""
-        self._awaited: dict[str, list[Callback]] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def add(self, key: str, callback: Callback) -> None:
-        """Have ``callback(value)`` called, from the waiter's thread, once the key exists."""
-        store = self._services.store()
-        with self._lock:
-            self._awaited.setdefault(key, []).append(callback)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="boost-results", daemon=True)
-                self._thread.start()
-        store.wake()
-
-    def remove(self, key: str, callback: Callback) -> None:
-        """Wait no longer."""
-        with self._lock:
-            callbacks = self._awaited.get(key, [])
-            if callback in callbacks:
-                callbacks.remove(callback)
-            if not callbacks:
-                self._awaited.pop(key, None)
-
-    def _serve(self) -> None:
-        backoff = _FIRST_BACKOFF
-        while True:
-            with self._lock:
-                keys = list(self._awaited)
-                if not keys:
-                    self._thread = None
-                    return
-            try:
-                found = self._services.store().wait(keys, _WAIT)
-                backoff = _FIRST_BACKOFF
-            except BoostError:  # the store is away: whoever waits has a time-out of their own
-                threading.Event().wait(backoff)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
-                continue
-            for key, value in found.items():
-                with self._lock:
-                    callbacks = self._awaited.pop(key, [])
-                for callback in callbacks:
-                    callback(value)
 
 
 class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
@@ -107,7 +47,7 @@ class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
             box.append(value)
             arrived.set()
 
-        key, waiter = self._key(), self.task.app.waiter
+        key, waiter = self._key(), self._waiter
         waiter.add(key, take)
         if not arrived.wait(timeout):
             waiter.remove(key, take)
@@ -124,18 +64,30 @@ class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
         arrived: asyncio.Future[bytes] = loop.create_future()
 
         def take(value: bytes) -> None:
-            loop.call_soon_threadsafe(_arrive, arrived, value)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_arrive, arrived, value)
 
-        key, waiter = self._key(), self.task.app.waiter
-        await asyncio.to_thread(waiter.add, key, take)  # opening the store may take a while
+        def add() -> None:
+            waiter.add(key, take)
+            if given_up:  # meanwhile, and taken out before it was in
+                waiter.remove(key, take)
+
+        key, waiter, given_up = self._key(), self._waiter, False
         try:
+            await asyncio.to_thread(add)  # opening the store may take a while
             return self._value(await arrived)
         finally:
+            given_up = True
             waiter.remove(key, take)
 
     def ready(self) -> bool:
         """Return whether the result is there. Raises ``ResultsOff`` where none is stored."""
-        return bool(self.task.app.services.store().get([self._key()]))
+        return bool(self.task.app.services.store(self.task.plan).get([self._key()]))
+
+    @property
+    def _waiter(self) -> ResultWaiter:
+        waiters: ResultWaiters = self.task.app.waiters
+        return waiters.of(self.task.plan)
 
     def _key(self) -> str:
         if not self.results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -15,9 +15,13 @@ from boost_core.contracts.control import Control, ControlContext
 from boost_core.contracts.specs import BrokerSpec, ControlSpec, Flavour
 from boost_core.contracts.store import Store
 from boost_core.forks import on_fork
+from boost_core.plan.resolve import store_of
 from boost_core.registry.registry import Registry
 from boost_core.settings import Settings
 from boost_core.types import Clock, QueueKind, QueueSpec
+
+if TYPE_CHECKING:
+    from boost_core.plan.compile import TaskPlan
 
 
 class Services:
@@ -36,7 +40,7 @@ class Services:
         self._lock = threading.RLock()
         self._brokers: dict[Any, SyncBroker] = {}
         self._declared: set[tuple[Any, str]] = set()
-        self._store: Store | None = None
+        self._stores: dict[Any, Store] = {}
         self.deadlines = DeadlineWatch(self.clock)
 
     # --- brokers -----------------------------------------------------------------------------------
@@ -67,34 +71,31 @@ class Services:
                 broker.declare(new)
                 self._declared.update((id(broker), queue.name) for queue in new)
 
-    # --- the store ---------------------------------------------------------------------------------
+    # --- stores ------------------------------------------------------------------------------------
 
-    def store(self) -> Store:
-        """Return the opened store of the app. Raises ``StoreUnavailable`` or ``StoreNotFound``."""
-        store = self._store
+    def store(self, task: TaskPlan | None = None) -> Store:
+        """Return the opened store of a task, else the app's. Raises ``StoreUnavailable`` or ``StoreNotFound``."""
+        chosen = self.store_choice(task)
+        store = self._stores.get(chosen)
         if store is None:
             with self._lock:
-                if self._store is None:
-                    self._store = self._open_store()
-                store = self._store
+                store = self._stores.get(chosen)
+                if store is None:
+                    store = self._stores[chosen] = self._open_store(chosen)
         return store
 
-    def _open_store(self) -> Store:
-        spec, url = self.registry.find("store", self.store_name())
+    def store_choice(self, task: TaskPlan | None = None) -> Any:
+        """Return what names that store: the setting, else what the broker's spec says (the task's, else the app's)."""
+        broker = task.broker if task else self.registry.find("broker", self.settings.get("broker"))[0]
+        return store_of(self.settings, broker)
+
+    def _open_store(self, chosen: Any) -> Store:
+        spec, url = self.registry.find("store", chosen)
         options = self.settings.plugin_options(spec, {"url": url} if url else {})
         store: Store = self.registry.load(spec)(options)
         store.spec, store.clock = spec, self.clock
         store.open()
         return store
-
-    def store_name(self) -> str:
-        """Return what names the store: the setting, else what the default broker's spec says."""
-        chosen = self.settings.get("store")
-        if chosen:
-            return str(chosen)
-        broker = self.settings.get("broker")
-        spec = broker if isinstance(broker, BrokerSpec) else self.registry.find("broker", broker)[0]
-        return str(spec.store)
 
     # --- codecs and controls -----------------------------------------------------------------------
 
@@ -122,24 +123,22 @@ class Services:
     # --- the end, and forks ------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close all brokers and the store."""
+        """Close all brokers and stores."""
         with self._lock:
-            brokers, store = list(self._brokers.values()), self._store
-            self._brokers, self._store = {}, None
+            opened: list[Any] = [*self._brokers.values(), *self._stores.values()]
+            self._brokers, self._stores = {}, {}
             self._declared.clear()
             self.generation += 1
-        for broker in brokers:
-            broker.close()
-        if store is not None:
-            store.close()
+        for one in opened:
+            one.close()
 
     def after_fork(self) -> None:
         """In a forked child: let plugins drop raw descriptors, forget their objects without running destructors."""
         for broker in self._brokers.values():
             broker.after_fork()
-        if self._store is not None:
-            self._store.after_fork()
-        _FORGOTTEN.append((self._brokers, self._store, self.deadlines))
+        for store in self._stores.values():
+            store.after_fork()
+        _FORGOTTEN.append((self._brokers, self._stores, self.deadlines))
         self._reset()
 
 

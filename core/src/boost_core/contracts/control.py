@@ -126,11 +126,14 @@ class Deadlines(Protocol):
 
 @attrs.frozen(kw_only=True)
 class ControlContext:
-    """What core lends to controls: clock, namespace, the store (opened at its first use) and the deadlines."""
+    """What core lends to controls: clock, namespace, stores and the deadlines.
+
+    ``store(task)`` is where that task keeps its results, ``store()`` the app's own; each is opened at its first use.
+    """
 
     clock: Clock
     namespace: str
-    store: Callable[[], Store]
+    store: Callable[..., Store]
     deadlines: Deadlines
 
 
@@ -150,6 +153,10 @@ class Control:
     def needs(self, values: Mapping[str, Any]) -> Mapping[Capability, str]:
         """Return what the broker must be able to do for these option values, each with the option as users wrote it."""
         return {}
+
+    def needs_store(self, values: Mapping[str, Any]) -> bool:
+        """Return whether these option values need the task's store: one that isn't installed is refused at push."""
+        return False
 
     def stamp(self, message: Message, values: Mapping[str, Any]) -> None:
         """Write what the message must carry. Publisher's thread, per message; ``values`` hold for this message."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import msgspec
 
 from boost_core.contracts.control import Control, ControlContext, Policy
+from boost_core.contracts.store import Store
 from boost_core.errors import text_of, traceback_text
 from boost_core.options import duration, option
 from boost_core.types import Ack, Cancelled, Dead, Done, Drop, Ended, Failed, Next, Outcome, Run, RunnerCall, TimedOut
@@ -64,6 +65,9 @@ class ResultControl(Control):
         super().__init__(context)
         self._policy = _ResultPolicy(context)
 
+    def needs_store(self, values: Mapping[str, Any]) -> bool:
+        return bool(values["results"])
+
     def policy(self, task: Any) -> Policy:
         return self._policy
 
@@ -107,13 +111,13 @@ class _ResultPolicy(Policy):
         self._namespace = context.namespace
 
     def commit(self, ended: Sequence[Ended]) -> None:
-        by_ttl: dict[float, dict[str, bytes]] = defaultdict(dict)
+        batches: dict[tuple[Store, float], dict[str, bytes]] = defaultdict(dict)
         for end in ended:
             if not isinstance(end.verdict, Next) and end.run.setting("results"):
                 key = result_key(self._namespace, end.run.message.id)
-                by_ttl[end.run.setting("result_ttl")][key] = _encode(_record(end))
-        for ttl, items in by_ttl.items():
-            self._store().put(items, ttl)
+                batches[self._store(end.run.task), end.run.setting("result_ttl")][key] = _encode(_record(end))
+        for (store, ttl), items in batches.items():
+            store.put(items, ttl)
 
 
 def _record(ended: Ended) -> ResultRecord:

@@ -55,6 +55,7 @@ class Resolver:
     ) -> None:
         self._registry, self._settings = registry, settings
         self._codec, self._control = codec, control
+        self._stores: set[Any] = set()
 
     def resolve(self, declared: Declared, overrides: Mapping[str, Any]) -> TaskPlan:
         """Return the plan of a task. ``overrides`` are the command line's, over the decorator's options.
@@ -93,12 +94,23 @@ class Resolver:
             layers=self._layers(declared, specs),
         )
         self._add_stampers(plan)
-        self.check_capabilities(plan, {})
+        self.check_needs(plan, {})
         return plan
 
-    def check_capabilities(self, plan: TaskPlan, own: Mapping[str, Any]) -> None:
-        """Raise ``UnsupportedCapability`` where a task's values, or a message's ``own``, ask too much of the broker."""
+    def check_needs(self, plan: TaskPlan, own: Mapping[str, Any]) -> None:
+        """Raise ``UnsupportedCapability`` or ``StoreNotFound`` where a task's values, or a message's, ask too much."""
         values = {**plan.values, **own} if own else plan.values
+        self._check_capabilities(plan, values)
+        if any(layer.control.needs_store(values) for layer in plan.layers):
+            self._check_store(store_of(self._settings, plan.broker))
+
+    def _check_store(self, chosen: Any) -> None:
+        if chosen not in self._stores:
+            spec, url = self._registry.find("store", chosen)
+            self._settings.plugin_options(spec, {"url": url} if url else {})
+            self._stores.add(chosen)
+
+    def _check_capabilities(self, plan: TaskPlan, values: Mapping[str, Any]) -> None:
         wanted: dict[Capability, str] = {}
         if values["priority"]:
             wanted[Capability.PRIORITY] = f"priority={values['priority']}"
@@ -136,7 +148,7 @@ class Resolver:
                     f"A message may set: {', '.join([*allowed, 'job_id'])}",
                 )
             values[name] = convert_option(f"task {plan.name!r}", fields[name], value)
-        self.check_capabilities(plan, values)
+        self.check_needs(plan, values)
         return values
 
     # --- parts -------------------------------------------------------------------------------------
@@ -216,6 +228,11 @@ class Resolver:
     def _add_stampers(self, plan: TaskPlan) -> None:
         controls = [layer.control for layer in plan.layers]
         plan.stampers = tuple(control.stamp for control in controls if type(control).stamp is not Control.stamp)
+
+
+def store_of(settings: Settings, broker: BrokerSpec) -> Any:
+    """Return what names the store that goes with a broker: the app's setting, else what the broker's spec says."""
+    return settings.get("store") or broker.store
 
 
 @attrs.define
