@@ -52,25 +52,26 @@ def test_ctrl_c_in_a_scripts_own_code_drains_too(project: Project) -> None:
 @boost("long")
 def long():
     note("started")
-    time.sleep(0.5)
+    time.sleep(1)
     note("ended")
 
 if __name__ == "__main__":
     long.push()
     long.consume()
     try:
+        note("in its own code")
         time.sleep(60)
     except KeyboardInterrupt:
         note("interrupted")
 """
     )
     script = project.start(project.write("script.py", text))
-    eventually(lambda: "started" in project.notes())
+    eventually(lambda: {"started", "in its own code"} <= set(project.notes()))
 
     script.send_signal(signal.SIGINT)
 
     assert script.wait(20) == 0, project.log(script)
-    assert project.notes() == ["started", "interrupted", "ended"]
+    assert project.notes()[2:] == ["interrupted", "ended"]
 
 
 def test_a_second_consume_of_a_task_is_told_off(project: Project) -> None:
@@ -110,3 +111,43 @@ def test_consume_reports_what_keeps_it_from_starting(project: Project) -> None:
 
     assert script.wait(20) == 1
     assert "has no option 'concurency'. Did you mean 'concurrency'?" in project.log(script)
+
+
+def test_a_consume_that_failed_costs_the_others_nothing(project: Project) -> None:
+    """A task that can't be worked on is refused each time it is tried, and those beside it are worked on."""
+    text = (
+        NOTING
+        + """
+@boost("first", nonsense=1)
+def first(): ...
+
+@boost("shared")
+def plain():
+    note("ran")
+
+@boost("shared", name="other", pool="solo")
+def other(): ...
+
+@boost("last")
+def last():
+    note("ran")
+
+def consume(task):
+    try:
+        task.consume()
+    except Exception as error:
+        return type(error).__name__
+
+if __name__ == "__main__":
+    note([consume(task) for task in (first, first, plain, other, other, last)])
+    plain.push()
+    last.push()
+    assert plain.wait_idle(10) and last.wait_idle(10)
+    os.kill(os.getpid(), 2)
+"""
+    )
+    script = project.start(project.write("script.py", text))
+
+    assert script.wait(20) in (0, 1, -2), project.log(script)
+    refused = [str(["BadOption", "BadOption", None, "BadOption", "BadOption", None])]
+    assert project.notes() == [*refused, "ran", "ran"]

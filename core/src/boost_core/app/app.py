@@ -278,13 +278,15 @@ class App:
     def consume(self, task: Task[..., Any]) -> None:
         """Work on a task in the background of this process; see ``Task.consume``."""
         with self._lock:
-            if self._consumer is None or not self._consumer.alive:
-                self._consumer = load_object(_CONSUMER)(self)
-            if task.name in self._consumer.tasks:
+            consumer = self._consumer
+            if consumer is None or not consumer.alive:
+                consumer = load_object(_CONSUMER)(self)
+            if task.name in consumer.tasks:
                 text = f"task {task.name!r} is consumed in this process already; the second consume() changes nothing"
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
                 return
-            self._consumer.add(task)
+            consumer.add(task)
+            self._consumer = consumer  # one that couldn't start isn't asked again
 
     def depth(self, plan: TaskPlan) -> Depth:
         """Return how many messages a plan's queue has, dead letters included."""

@@ -107,13 +107,19 @@ class Worker:
     def add(self, task: Task[..., Any]) -> None:
         """Work on one more task. Its broker's pump is replaced; what the old one holds ends there."""
         with self._lock:
+            if self._started:
+                self._add_plan(task)
             self.tasks[task.name] = task
-            if not self._started:
-                return
-            plan = self._plan(task)
-            self._plans[task.name] = plan
+
+    def _add_plan(self, task: Task[..., Any]) -> None:
+        plan = self._plan(task)
+        self._plans[task.name] = plan
+        try:
             self._check_queues()
             self._open([p for p in self._plans.values() if _broker_key(p) == _broker_key(plan)])
+        except BaseException:
+            del self._plans[task.name]  # it would keep all later ones from being added
+            raise
 
     def _plan(self, task: Task[..., Any]) -> TaskPlan:
         plan = self.app.resolve(task, self._overrides)
