@@ -527,3 +527,14 @@ def test_an_awaited_job_gives_its_result(app: App) -> None:
             return [await job for job in jobs]
 
     assert asyncio.run(main()) == [number * 2 for number in range(50)]
+
+
+def test_a_worker_without_tasks_is_refused() -> None:
+    """An app whose tasks nobody imported says so, instead of idling in silence."""
+    with pytest.raises(BadOption) as bad:
+        App("shop").worker()
+
+    assert str(bad.value) == (
+        "app 'shop' declares no task to work on.\n"
+        "  Import the modules that declare its tasks first, or name the tasks: app.worker(task)."
+    )

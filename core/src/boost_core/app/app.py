@@ -272,8 +272,17 @@ class App:
     # --- working -----------------------------------------------------------------------------------
 
     def worker(self, *tasks: Task[..., Any], **given: Any) -> Any:
-        """Return a ``Worker`` on these tasks, else all: ``with`` or ``async with`` it, or call ``start``, ``stop``."""
-        return load_object(_WORKER)(self, tasks or tuple(self.tasks.values()), **given)
+        """Return a ``Worker`` on these tasks, else all: ``with`` or ``async with`` it, or call ``start``, ``stop``.
+
+        Raises ``BadOption`` where there is no task.
+        """
+        chosen = tasks or tuple(self.tasks.values())
+        if not chosen:
+            raise BadOption(
+                f"app {self.name!r} declares no task to work on.",
+                "Import the modules that declare its tasks first, or name the tasks: app.worker(task).",
+            )
+        return load_object(_WORKER)(self, chosen, **given)
 
     def consume(self, task: Task[..., Any]) -> None:
         """Work on a task in the background of this process; see ``Task.consume``."""
