@@ -177,3 +177,22 @@ def test_a_suspect_at_the_stop_goes_back(app: App, state: str) -> None:
 
     assert jobs.task.depth().ready == (1 if state == "waiting" else 0)
     assert suspect.ready() == (state == "running")
+
+
+def test_a_suspect_doesnt_hold_up_a_busy_worker(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """One that isn't alone soon goes back for an idle worker, other queues are served; at last it runs in company."""
+    jobs = Jobs(app)
+    neighbour = jobs.task.push("neighbour")
+    other = app.boost("other", results=True)(lambda: "served")
+
+    with app.worker():
+        eventually(lambda: jobs.running == {"neighbour"})
+        suspect = jobs.task.push("died twice")
+        assert other.push().get(timeout=10) == "served"
+        eventually(lambda: jobs.running == {"neighbour", "died twice"})
+        jobs.gate("neighbour").set()
+        jobs.gate("died twice").set()
+        assert neighbour.get(timeout=10) == "neighbour, attempt 1"
+        assert suspect.get(timeout=10) == "died twice, attempt 1"
+
+    assert f"job {suspect.id} runs in company: no worker is free to run it alone" in caplog.messages
