@@ -1,0 +1,186 @@
+"""A connection and its channels: py-amqp's, with what it leaves out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable
+from struct import unpack_from
+from typing import Any, Final
+
+import amqp
+from amqp import spec
+from amqp.exceptions import ChannelError, UnexpectedFrame, error_for_code
+
+from boost_broker_rabbitmq.address import Address
+from boost_broker_rabbitmq.wire import Frame, Wire
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+NACK: Final = (60, 120)  # py-amqp has no name for what only RabbitMQ has
+
+OnContent = Callable[[bytes, bytes, bytes], None]
+"""Takes a message from the server: the arguments of its method, its content header, its body."""
+
+
+class Channel(amqp.Channel):  # type: ignore[misc]
+    """A channel that is closed once the server closes it.
+
+    ``on_delivery`` takes what consumers get, ``on_return`` what no queue took, ``on_end`` the error that the server
+    closed the channel with; without ``on_end`` it is raised.
+    """
+
+    on_delivery: OnContent | None = None
+    on_return: OnContent | None = None
+    on_end: Callable[[ChannelError], None] | None = None
+
+    def _on_close(self, code: int, text: str, class_id: int, method_id: int) -> None:
+        self.send_method(spec.Channel.CloseOk)
+        self.collect()
+        error = error_for_code(code, text, (class_id, method_id), ChannelError)
+        if self.on_end is None:
+            raise error
+        self.on_end(error)
+
+    def nack(self, tag: int, *, multiple: bool = False) -> None:
+        """Give a message back, or all up to it."""
+        self.send_method(NACK, "Lbb", (tag, multiple, True))
+
+
+class Connection(amqp.Connection):  # type: ignore[misc]
+    """A connection over a ``Wire``, so that each wait has its deadline: ``wire.until``.
+
+    ``blocked`` is why the server takes no messages at the moment; None where it does.
+    """
+
+    _METHODS: Final = {
+        **amqp.Connection._METHODS,
+        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s")[1],
+    }
+
+    def __init__(self, wire: Wire, address: Address, *, purpose: str, heartbeat: float) -> None:
+        self.wire = wire
+        self.blocked: str | None = None
+        super().__init__(
+            host=f"{wire.host}:{wire.port}",
+            userid=address.user,
+            password=address.password,
+            login_method="PLAIN",
+            virtual_host=address.vhost,
+            heartbeat=int(heartbeat),
+            frame_handler=Inbox,
+            client_properties={
+                "product": "boost",
+                "connection_name": f"boost {purpose} {platform.node()}/{os.getpid()}",
+            },
+        )
+
+    def Transport(self, *_: Any, **__: Any) -> Wire:  # noqa: N802 - py-amqp's name
+        """Return what the bytes go over."""
+        return self.wire
+
+    def _on_blocked(self, reason: str) -> None:
+        self.blocked = reason or "an alarm"
+
+    def _on_unblocked(self) -> None:
+        self.blocked = None
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The server's version, such as (3, 10, 8)."""
+        found = re.findall(r"\d+", str(self.server_properties.get("version", "")))
+        return tuple(int(number) for number in found[:3])
+
+    def new_channel(self) -> Channel:
+        """Return another open channel, which leaves bodies as they are."""
+        channel = Channel(self, auto_decode=False)
+        channel.open()
+        return channel
+
+    def read_all(self) -> bool:
+        """Deal with all that has arrived, without waiting; return whether anything had."""
+        any_came = self.wire.fill()
+        while (frame := self.wire.next_frame()) is not None:
+            self.on_inbound_frame(frame)
+        return any_came
+
+    def end(self, seconds: float) -> None:
+        """Say goodbye, waiting ``seconds`` at most for the server's; then close. Never raises."""
+        self.wire.until = time.monotonic() + seconds
+        try:
+            if self.connected and not self.wire.torn and self.blocked is None:
+                self.close()
+        except (OSError, amqp.AMQPError, AttributeError):
+            pass  # it is as good as closed; py-amqp stumbles over what it has let go of itself
+        finally:
+            self.wire.close()
+
+
+class _Content:
+    """A message that is arriving in frames."""
+
+    __slots__ = ("arguments", "header", "kind", "missing", "parts")
+
+    def __init__(self, kind: tuple[int, int], arguments: bytes) -> None:
+        self.kind, self.arguments = kind, arguments
+        self.header = b""
+        self.missing = 0
+        self.parts: list[bytes] = []
+
+    def take_header(self, payload: bytes) -> None:
+        self.header = payload
+        (self.missing,) = unpack_from(">Q", payload, 4)
+
+    def take_body(self, payload: bytes) -> None:
+        self.parts.append(payload)
+        self.missing -= len(payload)
+
+
+class Inbox:
+    """Makes methods and messages of frames. Unlike py-amqp's own it doesn't read the properties of messages.
+
+    Those are foreign bytes: what can't be read of them must not cost the connection.
+    """
+
+    def __init__(self, connection: Connection, dispatch: Callable[..., None]) -> None:
+        self._connection = connection
+        self._dispatch = dispatch
+        self._arriving: dict[int, _Content] = {}
+
+    def __call__(self, frame: Frame) -> bool:
+        """Take a frame; return whether it completed a method or message."""
+        kind, number, payload = frame
+        self._connection.bytes_recv += 1
+        if kind == HEARTBEAT:
+            return False
+        if kind == METHOD:
+            return self._take_method(number, payload)
+        content = self._arriving.get(number)
+        if content is None:
+            raise UnexpectedFrame(f"a frame of kind {kind} came before its method")
+        if kind == HEADER:
+            content.take_header(payload)
+        else:
+            content.take_body(payload)
+        if content.missing > 0:
+            return False
+        del self._arriving[number]
+        self._hand_over(number, content)
+        return True
+
+    def _take_method(self, number: int, payload: bytes) -> bool:
+        method: tuple[int, int] = unpack_from(">HH", payload)
+        if method in (spec.Basic.Deliver, spec.Basic.Return):
+            self._arriving[number] = _Content(method, payload)
+            return False
+        self._dispatch(number, method, payload, None)
+        return True
+
+    def _hand_over(self, number: int, content: _Content) -> None:
+        channel = self._connection.channels.get(number)
+        if channel is None or channel.is_closing:
+            return  # the server has it back as soon as the channel is closed
+        take = channel.on_delivery if content.kind == spec.Basic.Deliver else channel.on_return
+        if take is not None:
+            take(content.arguments, content.header, b"".join(content.parts))

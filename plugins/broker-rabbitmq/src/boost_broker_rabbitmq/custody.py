@@ -1,0 +1,286 @@
+"""All that a connection was sent and that isn't settled: in the buffer, waiting for its time, or with core."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from boost_core.plugin import Clock, Delivery, Depth
+from boost_core.plugin.native import Lock
+from boost_core.plugin.pushbuffer import PushBuffer
+
+from boost_broker_rabbitmq.ladder import STEPS
+from boost_broker_rabbitmq.line import Line, Receipt
+from boost_broker_rabbitmq.link import Link
+from boost_broker_rabbitmq.session import Answer
+from boost_broker_rabbitmq.stamp import Stamp
+from boost_broker_rabbitmq.waitlist import Waitlist
+
+NACKS_FREE_FROM: Final = (4, 3)
+"""The first version that doesn't count what is given back among the returns of a message."""
+
+REPOST_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 30.0
+
+Repost = Callable[[Sequence[tuple[str, Stamp, bytes | memoryview]], float], Answer]
+"""Publishes messages again by ``until`` (monotonic): each one's queue (as on the server), stamp and body."""
+
+
+class Custody:
+    """Thread-safe. Who settles a message takes it off the books and posts that to the link under one lock.
+
+    So what the link's thread sends is in the order of the books, and "all up to this one" means the same to both ends.
+    """
+
+    def __init__(self, link: Link, buffer: PushBuffer, clock: Clock, repost: Repost, ordered: frozenset[str]) -> None:
+        self.lock = Lock()
+        self.lines: dict[str, Line] = {}
+        self._link = link
+        self._buffer = buffer
+        self._clock = clock
+        self._repost = repost
+        self._ordered = ordered
+        self._waitlist = Waitlist()
+        self._burst: list[tuple[Line, Delivery, int]] = []  # the link's thread's own
+        self._repost_after = 0.0
+
+    # --- the link's thread -----------------------------------------------------------------------------
+
+    def arrived(self, line: Line, delivery: Delivery, consumer: int) -> None:
+        """Take note of a delivery; ``take_in`` follows."""
+        self._burst.append((line, delivery, consumer))
+
+    def take_in(self) -> None:
+        """Put what arrived together into the buffer; give back what came after its consumer was shut off."""
+        if not self._burst:
+            return
+        burst, self._burst = self._burst, []
+        fresh: list[Delivery] = []
+        late: list[Delivery] = []
+        with self.lock:
+            for line, delivery, consumer in burst:
+                if line.alive:
+                    line.window.take(delivery.receipt.tag, consumer)
+                    (fresh if line.window.consumer else late).append(delivery)
+        if fresh:
+            self._buffer.put(fresh)
+        if late:
+            self.give_back(late)
+
+    def end(self, line: Line) -> list[Delivery]:
+        """Forget a line whose messages the server has taken back; return those that core holds."""
+        with self.lock:
+            line.alive = False
+            lost = list(line.taken.values())
+            line.taken.clear()
+            if self.lines.get(line.queue) is line:
+                del self.lines[line.queue]
+                self._waitlist.drop(line.queue)
+        self._buffer.drop(lambda delivery: delivery.receipt.line is line, line.queue)
+        return lost
+
+    def end_all(self) -> list[Delivery]:
+        """Forget all lines; return what core holds."""
+        return [delivery for line in list(self.lines.values()) for delivery in self.end(line)]
+
+    # --- handing out ---------------------------------------------------------------------------------
+
+    def due(self, want: Mapping[str, int]) -> list[Delivery]:
+        """Return what has waited for its time, up to ``want[queue]`` a queue."""
+        with self.lock:
+            return self._hand_out(self._waitlist.due(want, self._clock.time()))
+
+    def seconds_to_due(self, want: Mapping[str, int]) -> float | None:
+        """Return how long until something more is due; None where nothing waits."""
+        with self.lock:
+            due = self._waitlist.next_due(want)
+        return None if due is None else due - self._clock.time()
+
+    def admit(self, taken: Sequence[Delivery]) -> list[Delivery]:
+        """Return those out of the buffer that core gets now; let the others wait, or end, where their time is over."""
+        now = self._clock.time()
+        good: list[Delivery] = []
+        expired: list[Delivery] = []
+        early: list[Delivery] = []
+        for delivery in taken:
+            stamp = delivery.receipt.stamp
+            if stamp.due is None and stamp.expires is None:
+                good.append(delivery)
+            elif stamp.expires is not None and stamp.expires <= now:
+                expired.append(delivery)
+            else:
+                (early if stamp.due is not None and stamp.due > now else good).append(delivery)
+        if expired:
+            self.settle(expired, done=True)
+        if early:
+            self._let_wait(early, now)
+        with self.lock:
+            return self._hand_out(good)
+
+    def _hand_out(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Count deliveries as core's. The lock is held."""
+        now = time.monotonic()
+        found: list[Delivery] = []
+        for delivery in deliveries:
+            receipt: Receipt = delivery.receipt
+            if receipt.line.alive:
+                receipt.taken = now
+                receipt.line.taken[receipt.tag] = delivery
+                found.append(delivery)
+                if receipt.stamp.deaths or receipt.stamp.returns:
+                    delivery.deaths = self._deaths(receipt)
+        return found
+
+    def _deaths(self, receipt: Receipt) -> int:
+        """Return how many owners of a message have died for sure.
+
+        Before 4.3 the server counts each return. The first one may have been a give-back, later ones were not: what
+        came back before is published again instead (see ``give_back``), unless that would cost its queue's order.
+        """
+        known = receipt.stamp.deaths + receipt.stamp.returns
+        if self._nacks_are_free:
+            return known
+        return 0 if receipt.line.queue in self._ordered else max(0, known - 1)
+
+    @property
+    def _nacks_are_free(self) -> bool:
+        return self._link.connection.version >= NACKS_FREE_FROM
+
+    def _let_wait(self, early: Sequence[Delivery], now: float) -> None:
+        """Hold what is due soon; send the rest on by the delay ladder, which the server keeps for us."""
+        distant = [delivery for delivery in early if delivery.receipt.stamp.due - now >= STEPS[0]]
+        if distant and time.monotonic() >= self._repost_after:
+            sent = self._republish(distant)
+            self.settle(sent, done=True)
+            if len(sent) < len(distant):
+                self._repost_after = time.monotonic() + RETRY_SECONDS  # there is an alarm: hold them meanwhile
+            gone = set(map(id, sent))
+            early = [delivery for delivery in early if id(delivery) not in gone]
+        with self.lock:
+            for delivery in early:
+                if delivery.receipt.line.alive:
+                    self._waitlist.add(delivery.receipt.stamp.due, delivery)
+
+    # --- settling ------------------------------------------------------------------------------------
+
+    def reclaim(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        """Take deliveries back from core; return those that are ours, and those that no longer are."""
+        ours: list[Delivery] = []
+        fenced: list[Delivery] = []
+        with self.lock:
+            for delivery in deliveries:
+                receipt: Receipt = delivery.receipt
+                known = receipt.line.taken.pop(receipt.tag, None)
+                (fenced if known is None else ours).append(delivery)
+            if ours:
+                receipt = ours[0].receipt
+                receipt.line.window.measure(time.monotonic() - receipt.taken)
+        return ours, fenced
+
+    def settle(self, deliveries: Sequence[Delivery], *, done: bool) -> None:
+        """Acknowledge messages, or have the server queue them again. Those of dead lines need neither."""
+        by_line: dict[Line, set[int]] = defaultdict(set)
+        for delivery in deliveries:
+            by_line[delivery.receipt.line].add(delivery.receipt.tag)
+        with self.lock:
+            for line, tags in by_line.items():
+                if line.alive:
+                    upto, above = line.window.settle(tags)
+                    self._link.post(_settling(line, upto, above, done=done))
+
+    def give_back(self, deliveries: Sequence[Delivery], seconds: float = REPOST_SECONDS) -> None:
+        """Let others have messages at once, uncounted.
+
+        The first time the server does it, and the message keeps its place. Before 4.3 it counts that like a death; so
+        a message that was returned before is published again with what is known of its deaths, at the queue's end.
+        """
+        again = [] if self._nacks_are_free else [one for one in deliveries if self._returned_before(one.receipt)]
+        sent = self._republish(again, seconds) if again else []
+        gone = set(map(id, sent))
+        self.settle(sent, done=True)
+        self.settle([delivery for delivery in deliveries if id(delivery) not in gone], done=False)
+
+    def _returned_before(self, receipt: Receipt) -> bool:
+        counted = receipt.stamp.deaths + receipt.stamp.returns
+        return counted > 0 and receipt.line.queue not in self._ordered
+
+    def _republish(self, deliveries: Sequence[Delivery], seconds: float = REPOST_SECONDS) -> list[Delivery]:
+        """Publish messages again; return those that are surely stored."""
+        again = [(one.receipt.line.name, one.receipt.stamp.again(), one.body) for one in deliveries]
+        answer = self._repost(again, time.monotonic() + seconds)
+        missing = answer.failed.keys() | answer.unsure.keys()
+        return [delivery for index, delivery in enumerate(deliveries) if index not in missing]
+
+    def grow(self, line: Line, want: int, waiting: int, *, patient: bool) -> bool:
+        """Let a new consumer take over where the server may send too little; where ``patient``, only if far too little.
+
+        Return whether it is still too little.
+        """
+        with self.lock:
+            window = line.window
+            lacking = window.lacks(want, waiting) > 0
+            if not lacking or (patient and not window.must_grow(want, waiting)):
+                return lacking
+            closed = window.close()
+            number, size = window.renew(want, waiting, len(line.taken))
+            self._link.post(lambda: line.consume(closed, number, size))
+            return False
+
+    # --- giving up -----------------------------------------------------------------------------------
+
+    def shut(self, queue: str) -> None:
+        """Have the server send no more of a queue, and give back what core didn't take."""
+        with self.lock:
+            line = self.lines.get(queue)
+            if line is None:
+                return
+            self._cancel(line)
+            back = self._waitlist.drop(queue)
+        self.give_back([*self._buffer.drop(queue=queue), *back])
+
+    def trim(self, line: Line, keep: int) -> None:
+        """Shut a line off that was sent too much; give back all but ``keep``."""
+        with self.lock:
+            self._cancel(line)
+        places = itertools.count()
+        self.give_back(self._buffer.drop(lambda _: next(places) >= keep, line.queue))
+
+    def clear(self, seconds: float) -> None:
+        """Shut everything off and give everything back, also what core holds."""
+        with self.lock:
+            for line in self.lines.values():
+                self._cancel(line)
+            back = self._waitlist.drop()
+            for line in self.lines.values():
+                back.extend(line.taken.values())
+                line.taken.clear()
+        self.give_back([*self._buffer.drop(), *back], seconds)
+
+    def remove(self, queue: str) -> int:
+        """End what core didn't take of a queue, as done; return how many messages that were."""
+        with self.lock:
+            removed = self._waitlist.drop(queue)
+        removed.extend(self._buffer.drop(queue=queue))
+        self.settle(removed, done=True)
+        return len(removed)
+
+    def _cancel(self, line: Line) -> None:
+        number = line.window.close()
+        if number:
+            self._link.post(lambda: line.cancel(number))
+
+    def depth(self, line: Line, ready: int) -> Depth:
+        """Return what there is of a queue, of which the server has ``ready``. The link's thread."""
+        self.take_in()
+        waiting = self._buffer.waiting(line.queue)
+        with self.lock:
+            early = self._waitlist.count(line.queue)
+            running = max(0, len(line.window.held) - waiting - early)
+        return Depth(ready=ready + waiting, delayed=early, running=running)
+
+
+def _settling(line: Line, upto: int, above: Sequence[int], *, done: bool) -> Callable[[], None]:
+    return lambda: line.settle(upto, above, done=done)

@@ -1,0 +1,91 @@
+"""How many messages the server may send ahead: as many as are asked for, no more."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+SWIFT_SECONDS: Final = 0.5
+"""Jobs that are settled within it, on average, work off what came too much before anybody misses it."""
+
+GENEROUS: Final = 4
+SPARE: Final = 16
+MOST: Final = 65535  # prefetch counts have 16 bits
+
+
+@attrs.define(eq=False)
+class Window:
+    """The prefetch of one consumer, which only a new consumer can change; used under its subscription's lock.
+
+    ``consumer`` numbers them, 0 is none. ``sent`` counts what the present one was sent and isn't settled; ``held`` are
+    all that the server counts as ours, of consumers before as well. ``pace`` is how long a message is held, on average.
+    """
+
+    credit: int
+    consumer: int = 0
+    size: int = 0
+    sent: int = 0
+    held: dict[int, int] = attrs.Factory(dict)
+    """Delivery tag -> consumer, in the order of their delivery."""
+    pace: float | None = None
+    _consumers: int = 0
+
+    def lacks(self, want: int, waiting: int) -> int:
+        """Return how many more than the server may send now are wanted, where ``waiting`` are here already."""
+        wanted = min(want - waiting, self.credit - len(self.held))
+        return wanted - (self.size - self.sent if self.consumer else 0)
+
+    def must_grow(self, want: int, waiting: int) -> bool:
+        """Return whether to open a new consumer at once: there is none, or it is far too small.
+
+        Where little is lacking, an acknowledgement may be on its way that makes up for it.
+        """
+        lacking = self.lacks(want, waiting)
+        return lacking > 0 and (not self.consumer or lacking >= self.size)
+
+    def is_generous(self, want: int, waiting: int) -> bool:
+        """Return whether far more was sent ahead than is asked for."""
+        return waiting > GENEROUS * want + SPARE
+
+    def renew(self, want: int, waiting: int, busy: int) -> tuple[int, int]:
+        """Return number and prefetch of the consumer that takes over; ``busy`` messages are being worked on.
+
+        Those count for the consumers before. Once they are settled their places would be missing, so they are
+        added where jobs are swift; where jobs are slow, that would keep messages from other workers.
+        """
+        size = want - waiting
+        if self.pace is not None and self.pace < SWIFT_SECONDS:
+            size += busy
+        self.size = max(1, min(size, self.credit - len(self.held), MOST))
+        self.sent = 0
+        self._consumers += 1
+        self.consumer = self._consumers
+        return self.consumer, self.size
+
+    def close(self) -> int:
+        """Return the number of the consumer that is to be cancelled, 0 for none."""
+        closed, self.consumer = self.consumer, 0
+        return closed
+
+    def take(self, tag: int, consumer: int) -> None:
+        """Count a message that arrived."""
+        self.held[tag] = consumer
+        if consumer == self.consumer:
+            self.sent += 1
+
+    def settle(self, tags: set[int]) -> tuple[int, list[int]]:
+        """Count messages that are settled; return up to which tag all are, 0 for none, and those above it."""
+        upto = 0
+        for tag in self.held:
+            if tag not in tags:
+                break
+            upto = tag
+        for tag in tags:
+            if self.held.pop(tag) == self.consumer:
+                self.sent -= 1
+        return upto, sorted(tag for tag in tags if tag > upto)
+
+    def measure(self, seconds: float) -> None:
+        """Take note of how long a message was held."""
+        self.pace = seconds if self.pace is None else self.pace * 0.8 + seconds * 0.2
