@@ -12,6 +12,8 @@ from pathlib import Path
 import attrs
 import pytest
 from boost_core import __version__
+from boost_core.registry import hints
+from boost_core.registry.registry import Registry
 from projects import BOOST, NOTING, Project, eventually
 
 TASKS = """
@@ -25,9 +27,22 @@ def echo(a, b: int = 1):
 def mute(): ...
 """
 
+
+def absent(kind: str) -> tuple[str, str]:
+    """Return the name and distribution of a plugin of this project that isn't installed here."""
+    there = Registry().installed(kind)
+    return next((name, its) for (of, name), its in hints.PLUGINS.items() if of == kind and name not in there)
+
+
+def absent_option() -> tuple[str, str, str]:
+    """Return an option of a control that isn't installed here, with the control and its distribution."""
+    there = Registry().installed("control")
+    return next((option, name, its) for option, (name, its) in hints.OPTIONS.items() if name not in there)
+
+
 SITUATIONS: dict[str, Callable[[Project], object]] = {
     "a task file": lambda project: None,
-    "a broker that isn't installed": lambda project: project.environ.update(BOOST_BROKER="kafka"),
+    "a broker that isn't installed": lambda project: project.environ.update(BOOST_BROKER=absent("broker")[0]),
     "a misspelt broker": lambda project: project.environ.update(BOOST_BROKER="sqlit"),
     "an option that doesn't exist": lambda project: project.environ.update(BOOST_BROKER_SQLITE__LEASES="1s"),
     "an option that can't be": lambda project: project.environ.update(BOOST_BROKER_SQLITE__LEASE="soon"),
@@ -36,7 +51,7 @@ SITUATIONS: dict[str, Callable[[Project], object]] = {
         "tasks.py", "from boost_core import boost\n@boost('f', retrys=1)\ndef f(): ...\n"
     ),
     "an option of a package": lambda project: project.write(
-        "tasks.py", "from boost_core import boost\n@boost('f', qps=1)\ndef f(): ...\n"
+        "tasks.py", f"from boost_core import boost\n@boost('f', {absent_option()[0]}=1)\ndef f(): ...\n"
     ),
     "a misspelt pool": lambda project: project.write(
         "tasks.py", "from boost_core import boost\n@boost('f', pool='thread')\ndef f(): ...\n"
@@ -230,8 +245,8 @@ ROWS = [
         5,
         "worker tasks.py",
         "a broker that isn't installed",
-        "BrokerNotFound: no broker named 'kafka' is installed.\n"
-        "  Install it:        pip install boost-broker-kafka\n  Installed brokers: memory, sqlite\n",
+        "BrokerNotFound: no broker named '{absent[0]}' is installed.\n"
+        "  Install it:        pip install {absent[1]}\n  Installed brokers: {brokers}\n",
     ),
     Row(
         5,
@@ -292,8 +307,8 @@ ROWS = [
         5,
         "call tasks.py f",
         "an option of a package",
-        "BadOption: 'qps' is an option of the control 'rate', which is not installed.\n"
-        "  Install it:        pip install boost-control-rate\n",
+        "BadOption: '{option[0]}' is an option of the control '{option[1]}', which is not installed.\n"
+        "  Install it:        pip install {option[2]}\n",
     ),
     Row(
         5,
@@ -303,9 +318,8 @@ ROWS = [
     ),
     Row(
         5,
-        "worker tasks.py --pool gevent",
-        text="PoolNotFound: no pool named 'gevent' is installed.\n"
-        "  Install it:      pip install boost-pool-gevent\n  Installed pools: asyncio, solo, threads\n",
+        "worker tasks.py --pool nonsense",
+        text="PoolNotFound: no pool named 'nonsense' is installed.\n  Installed pools: {pools}\n",
     ),
     Row(5, "call tasks.py ehco", text="TaskUnknown: no task named 'ehco' is declared. Did you mean 'echo'?\n"),
     Row(
@@ -342,6 +356,10 @@ def test_a_command_ends_as_the_table_says(project: Project, row: Row) -> None:
         "results": project.folder / "results.db",
         "folder": project.folder,
         "core": ".".join(__version__.split(".")[:2]),
+        "absent": absent("broker"),
+        "option": absent_option(),
+        "brokers": ", ".join(Registry().installed("broker")),
+        "pools": ", ".join(Registry().installed("pool")),
     }
     assert (said(done.stderr), done.returncode) == (row.text.format(**places), row.code)
 

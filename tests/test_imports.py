@@ -97,7 +97,7 @@ def test_importing_boost_does_nothing_else(tmp_path: Path) -> None:
 DECORATED = {
     "nothing said": "@boost_core.boost()\ndef job(n: int) -> int: ...",
     "a coroutine function": "@boost_core.boost('job')\nasync def job(n: int) -> int: ...",
-    "a broker that isn't installed": "@boost_core.boost('job', broker='kafka')\ndef job(n: int) -> int: ...",
+    "a broker of another package": "@boost_core.boost('job', broker='kafka')\ndef job(n: int) -> int: ...",
     "a broker on another machine": "@boost_core.boost('job', broker='redis://nowhere.invalid')\ndef job(): ...",
     "everything": (
         "app = boost_core.App('own', broker='sqlite', store='sqlite', namespace='staging')\n"
