@@ -51,18 +51,20 @@ def test_a_native_thread_goes_on_while_the_hub_computes(order: str) -> None:
 
 @in_every_order
 def test_native_waits_do_not_switch_greenlets(order: str) -> None:
-    """Events, conditions, queues, locks, sleeps and joins wake across native threads; meanwhile no greenlet runs."""
+    """Events, conditions, queues, locks, polls, sleeps and joins wake across threads; meanwhile no greenlet runs."""
     code = """
     switched = []
     gevent.spawn(switched.append, "switched")
     event, changed, asked, answered, lock = Event(), Condition(), SimpleQueue(), SimpleQueue(), Lock()
-    state = []
+    state, (reader, writer), polled = [], os.pipe(), poll()
+    polled.register(reader)
     def serve():
         event.wait(20)
         with changed:
             state.append(1)
             changed.notify_all()
         answered.put(asked.get(timeout=20))
+        os.write(writer, b"x")
         sleep(0.05)
         lock.release()
     lock.acquire()
@@ -72,7 +74,7 @@ def test_native_waits_do_not_switch_greenlets(order: str) -> None:
     with changed:
         print(changed.wait_for(lambda: state, 20))
     asked.put("echo")
-    print(answered.get(timeout=20), lock.acquire(timeout=20))
+    print(answered.get(timeout=20), len(polled.poll(20_000)), lock.acquire(timeout=20))
     sleep(0.01)
     thread.join()
     print(switched)
@@ -80,7 +82,7 @@ def test_native_waits_do_not_switch_greenlets(order: str) -> None:
     print(switched)
     """
 
-    assert said(order, code) == "[1]\necho True\n[]\n['switched']\n"
+    assert said(order, code) == "[1]\necho 1 True\n[]\n['switched']\n"
 
 
 @in_every_order

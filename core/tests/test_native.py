@@ -15,7 +15,7 @@ import pytest
 from boost_core.plugin import native
 
 PATCH = """
-import _thread, queue, sys, threading, time
+import _thread, queue, select, sys, threading, time
 
 def replaced(original):
     def patched(*given, **more):
@@ -29,6 +29,7 @@ def patch():
         _thread: ("start_new_thread", "allocate_lock", "get_ident", "RLock"),
         threading: ("_start_new_thread", "_allocate_lock", "get_ident", "Lock", "RLock", "Event", "Condition", "Thread"),
         queue: ("SimpleQueue",),
+        select: ("poll",),
         time: ("sleep",),
     }.items():
         for name in names:
@@ -107,6 +108,22 @@ def test_threads_wake_each_other(world: str) -> None:
     """
 
     assert said(world, code) == ("2\n4\n6\n['done']\nempty\n", "")
+
+
+@in_every_world
+def test_descriptors_are_polled(world: str) -> None:
+    """A poll waits for another thread to write, and ends with its timeout where nobody does."""
+    code = """
+    import select
+    reader, writer = os.pipe()
+    waiting = poll()
+    waiting.register(reader, select.POLLIN)
+    print(waiting.poll(1))
+    Thread(os.write, (writer, b"x"), name="write").start()
+    print(waiting.poll(20_000) == [(reader, select.POLLIN)])
+    """
+
+    assert said(world, code) == ("[]\nTrue\n", "")
 
 
 @in_every_world

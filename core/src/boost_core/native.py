@@ -1,7 +1,7 @@
 """Threads and locks of the operating system, also where gevent or eventlet made ``threading`` mean greenlets.
 
 Both replace attributes of modules when they patch a process, before or after this module is imported. So the
-primitives here come from copies of the interpreter's built-in modules that nobody else has, and the classes above them
+primitives here come from copies of the interpreter's own modules that nobody else has, and the classes above them
 are built on nothing else. Which world a process lives in is asked only when a thread is started: where nobody has
 patched, that is ``threading``'s own, known to ``threading.enumerate()``, debuggers and log lines.
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import importlib.machinery
 import importlib.util
 import os
+import select
 import sys
 import threading
 import time
@@ -25,12 +25,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "sleep"]
+__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "poll", "sleep"]
 
 
 def _own_copy(name: str) -> Any:
-    """Return a fresh copy of a built-in module, as the interpreter made it."""
-    spec = importlib.machinery.BuiltinImporter.find_spec(name)
+    """Return a fresh copy of a module that is written in C, as the interpreter makes it."""
+    spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -39,6 +39,7 @@ def _own_copy(name: str) -> Any:
 
 
 _PRIMITIVES = _own_copy("_thread")
+_SELECT = _own_copy("select")
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
@@ -47,6 +48,12 @@ else:
     Lock = _PRIMITIVES.allocate_lock
     RLock = _PRIMITIVES.RLock
     sleep = _own_copy("time").sleep
+
+
+def poll() -> select.poll:
+    """Return what waits for descriptors, as ``select.poll()`` does; not on Windows."""
+    polling: select.poll = _SELECT.poll()
+    return polling
 
 
 class Condition:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from boost_core.app.waiter import ResultWaiter, ResultWaiters
 
 R = TypeVar("R")
+
+_LOOK_AGAIN: Final = 1.0
 
 
 class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
@@ -49,7 +51,7 @@ class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
 
         key, waiter = self._key(), self._waiter
         waiter.add(key, take)
-        if not arrived.wait(timeout):
+        if not _wait(arrived, timeout):
             waiter.remove(key, take)
             raise ResultTimeout(self.id, timeout or 0.0)
         return self._value(box[0])
@@ -108,6 +110,18 @@ class Job(msgspec.Struct, Generic[R], eq=False, gc=False):
             record.error_message,
             record.traceback,
         )
+
+
+def _wait(arrived: threading.Event, timeout: float | None) -> bool:
+    """Wait as the caller's world does, where a greenlet's event is set by a native thread.
+
+    gevent takes that for a reason to wait only while a time-out runs, and eventlet misses it: so look now and then.
+    """
+    end = float("inf") if timeout is None else time.monotonic() + timeout
+    while not arrived.wait(max(0.0, min(_LOOK_AGAIN, end - time.monotonic()))):
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def _arrive(arrived: asyncio.Future[bytes], value: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from boost_core.app.services import Services
 from boost_core.contracts.store import Store
 from boost_core.errors import BoostError
 from boost_core.forks import on_fork
+from boost_core.native import Lock, Thread, sleep
 
 if TYPE_CHECKING:
     from boost_core.plan.compile import TaskPlan
@@ -52,8 +52,8 @@ class ResultWaiter:
     def after_fork(self) -> None:
         """Await nothing, without a thread, as a forked child does."""
         self._awaited: dict[str, list[Callback]] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._lock = Lock()
+        self._thread: Thread | None = None
 
     def add(self, key: str, callback: Callback) -> None:
         """Have ``callback(value)`` called, from the waiter's thread, once the key exists."""
@@ -61,7 +61,7 @@ class ResultWaiter:
         with self._lock:
             self._awaited.setdefault(key, []).append(callback)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="boost-results", daemon=True)
+                self._thread = Thread(self._serve, name="boost-results")
                 self._thread.start()
         store.wake()
 
@@ -89,7 +89,7 @@ class ResultWaiter:
             except Exception as error:  # whoever waits has a time-out of their own
                 if not isinstance(error, BoostError):
                     log.exception("waiting for results failed; the store is asked again in %.1f s", backoff)
-                threading.Event().wait(backoff)
+                sleep(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
 
     def _tell(self, key: str, value: bytes) -> None:

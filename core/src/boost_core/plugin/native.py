@@ -1,5 +1,11 @@
-"""Threads, locks and queues for the I/O of plugins: native also where gevent or eventlet has patched the process."""
+"""Threads, locks and queues for the I/O of plugins: native also where gevent or eventlet has patched the process.
 
-from boost_core.native import Condition, Empty, Event, Lock, RLock, SimpleQueue, Thread, sleep
+What is patched may be used in a native thread all the same: a client's sockets, ``time.sleep``, ``threading.local``.
+But gevent ties a socket to the thread that made it ("Cannot switch to a different thread"), so dial in the thread that
+uses the connection; and a patched lock that native threads and greenlets fight for may leave one of them waiting for
+ever.
+"""
 
-__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "sleep"]
+from boost_core.native import Condition, Empty, Event, Lock, RLock, SimpleQueue, Thread, poll, sleep
+
+__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "poll", "sleep"]
