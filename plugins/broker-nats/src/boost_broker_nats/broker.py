@@ -60,9 +60,8 @@ class NatsBroker(AsyncBroker):
             raise self._unavailable(f"{problem}delays need 2.12", "Upgrade the server, or set delays=False.")
         if connection.max_payload < self.options.max_payload:
             problem = f"the server takes {connection.max_payload:,} bytes, not {self.options.max_payload:,}"
-            raise self._unavailable(
-                problem, f"Set its max_payload, or the option max_payload={connection.max_payload}."
-            )
+            fix = f"Set max_payload there, or the option max_payload={connection.max_payload} here."
+            raise self._unavailable(problem, fix)
         try:
             await connection.api("INFO")
         except APIError as error:

@@ -52,6 +52,7 @@ class Connection:
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settled = asyncio.Event()  # set while nats-py isn't dialling
         self._dialling = asyncio.Lock()
+        self._last_error: Exception | None = None
 
     @property
     def where(self) -> str:
@@ -179,13 +180,14 @@ class Connection:
         if self._up:
             return
         seconds = self._options.timeout if timeout is None else timeout
+        self._last_error = None
         try:
             async with asyncio.timeout(seconds), self._dialling:
                 await self._settled.wait()
                 if not self._up:
                     await self._dial(seconds)
         except TimeoutError as error:
-            raise trouble.explain(self.name, self.where, error, seconds) from error
+            raise trouble.explain(self.name, self.where, self._cause(error), seconds) from error
 
     async def open(self) -> None:
         """Dial for the first time."""
@@ -202,25 +204,29 @@ class Connection:
     async def _dial(self, timeout: float) -> None:
         if self._closed:
             raise Closed(f"broker {self.name!r}")
-        client, said = Client(), list[Exception]()
+        client, dialler = Client(), asyncio.current_task()
 
         async def heard(error: Exception) -> None:
-            said.append(error)
             self._heard(error)
+            if trouble.is_final(error) and asyncio.current_task() is dialler:  # else nats-py dials by itself
+                raise error
 
         try:
             await client.connect(**self._settings(client, timeout), error_cb=heard)
             await self._answers.listen(client)
         except Exception as error:  # whatever nats-py and the libraries below it raise
-            await _hang_up(client)
-            cause = next((one for one in reversed(said) if not isinstance(one, nats.errors.NoServersError)), error)
-            raise trouble.explain(self.name, self.where, cause, timeout) from error
-        except BaseException:
-            await _hang_up(client)
-            raise
-        said.clear()
-        self._client = client
-        self._found()
+            raise trouble.explain(self.name, self.where, self._cause(error), timeout) from error
+        else:
+            self._client = client
+            self._found()
+        finally:
+            if self._client is not client:
+                await _hang_up(client)
+
+    def _cause(self, error: Exception) -> Exception:
+        """Return what nats-py reported before it gave up or the time was over: its last error says nothing."""
+        vague = isinstance(error, (TimeoutError, nats.errors.NoServersError))
+        return self._last_error if vague and self._last_error is not None else error
 
     def _settings(self, client: Client, timeout: float) -> dict[str, Any]:
         options = self._options
@@ -243,6 +249,7 @@ class Connection:
             self._answers.deny(error)
         else:
             log.debug("%s: %s: %s", self.where, type(error).__name__, error)
+            self._last_error = error
 
     def _found(self) -> None:
         self._up = True

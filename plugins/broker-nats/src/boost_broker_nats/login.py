@@ -73,6 +73,8 @@ def _checked_credentials(path: str | None) -> str | None:
 
 
 def _context(options: NatsOptions) -> ssl.SSLContext:
+    for path in filter(None, (options.tls_ca, options.tls_cert, options.tls_key)):
+        Path(path).stat()  # its error names the file, which ssl's doesn't
     context = ssl.create_default_context(cafile=options.tls_ca)
     if options.tls_cert:
         context.load_cert_chain(options.tls_cert, options.tls_key)

@@ -30,6 +30,12 @@ _SAID: Final = {
 }
 
 
+def is_final(error: BaseException) -> bool:
+    """Tell whether dialling again at once is of no use: it is the log-in or the encryption that is amiss."""
+    said = str(error).lower()
+    return isinstance(error, ssl.SSLError) or any(words in said for words in _SAID)
+
+
 def explain(broker: str, where: str, error: BaseException, timeout: float) -> BrokerUnavailable:
     """Return why there is no connection, with the remedy."""
     said = str(error).lower()
