@@ -175,6 +175,7 @@ def test_a_value_that_nobody_asked_for_may_be_anything(app: App) -> None:
             Retry("soon"),
             "Retry(delay='soon'), which can't be used: 'soon' is no duration; give seconds or text such as",
         ),
+        (Requeue(1e20), "Requeue(delay=1e+20), which can't be used: 1e+20 is longer than 100 years, the longest"),
         (Retry(-1), "Retry(delay=-1), which can't be used: -1 is no duration of 0 seconds or more"),
         (Requeue(float("nan")), "Requeue(delay=nan), which can't be used: nan is no duration of 0 seconds or more"),
         (Requeue(None), "Requeue(delay=None), which can't be used: it is a number of seconds"),

@@ -94,12 +94,23 @@ def test_what_is_no_duration_is_refused(written: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [-1, -0.001, "-1", math.nan, math.inf, "nan", "inf", datetime.timedelta(seconds=-1)]
+    "written", [-1, -0.001, "-1", math.nan, math.inf, 10**400, "nan", "inf", datetime.timedelta(seconds=-1)]
 )
 def test_durations_are_finite_and_not_negative(written: Any) -> None:
     """Negative ones, nan and infinity are no waiting times."""
     with pytest.raises(ValueError, match="is no duration of 0 seconds or more$"):
         duration(written)
+
+
+@pytest.mark.parametrize(
+    "written", [100 * 366 * 86_400, 1e20, "200000000000d", "1e18", datetime.timedelta(days=40_000)]
+)
+def test_durations_have_a_longest(written: Any) -> None:
+    """What is over a hundred years is a slip of the pen, and more than clocks and databases can add."""
+    with pytest.raises(ValueError, match="is longer than 100 years, the longest duration there is$"):
+        duration(written)
+
+    assert duration("36500d") == 36_500 * 86_400
 
 
 # --- types and conversions --------------------------------------------------------------------------------------

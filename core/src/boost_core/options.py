@@ -15,6 +15,9 @@ from boost_core.errors import BadOption
 
 T = TypeVar("T")
 
+LONGEST_DURATION: Final = 100 * 365.25 * 86_400
+"""Seconds in 100 years: what is added to a clock stays a date, and a number that every broker and database takes."""
+
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -22,14 +25,14 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 def duration(value: Any) -> float | None:
     """Return seconds for a number, a ``timedelta`` or text such as ``"1.5s"``, ``"250ms"`` or ``"1h30m"``; None stays.
 
-    Raises ``ValueError`` for anything else, for negative ones and for nan.
+    Raises ``ValueError`` for anything else, for negative ones, for nan and for those over ``LONGEST_DURATION``.
     """
     if value is None:
         return None
     if isinstance(value, datetime.timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = _float(value)
     elif isinstance(value, str):
         seconds = _parse_duration(value)
     else:
@@ -38,7 +41,17 @@ def duration(value: Any) -> float | None:
     if not 0 <= seconds < float("inf"):
         message = f"{value!r} is no duration of 0 seconds or more"
         raise ValueError(message)
+    if seconds > LONGEST_DURATION:
+        message = f"{value!r} is longer than 100 years, the longest duration there is"
+        raise ValueError(message)
     return seconds
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return float("inf")
 
 
 def _parse_duration(text: str) -> float:
