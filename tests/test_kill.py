@@ -172,7 +172,7 @@ def test_a_stopped_worker_is_taken_over_and_its_late_end_counts_no_more(project:
     project.write("go", "")
     assert json.loads(project.python(RESULTS.format(ids=ids))) == [0]
     first.send_signal(signal.SIGCONT)
-    eventually(lambda: len([line for line in project.notes() if line.startswith("end")]) == 2)
+    eventually(lambda: f"end 0 {first.pid}" in project.notes())
     first.send_signal(signal.SIGTERM)
 
     assert first.wait(20) == 0, project.log(first)
