@@ -20,10 +20,20 @@ def hello(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["tasks.py", "my tasks.py", "my-tasks.py", "任务.py", "json.py", "deep down/2 tasks.py"]
+    "name",
+    [
+        "tasks.py",
+        "my tasks.py",
+        "my-tasks.py",
+        "任务.py",
+        "json.py",
+        "deep down/2 tasks.py",
+        "a.b.py",
+        "report.2024.py",
+    ],
 )
 def test_a_worker_takes_a_file_of_any_name_in_any_folder(project: Project, name: str) -> None:
-    """A task file's name may hold blanks, hyphens, Chinese, or be that of a standard module."""
+    """A task file's name may hold blanks, hyphens, dots, Chinese, or be that of a standard module."""
     path = project.write(name, HELLO)
 
     pushed = project.boost("call", path, "hello", "boost")

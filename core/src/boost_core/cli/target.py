@@ -110,7 +110,8 @@ def _load_file(target: str, path: Path) -> ModuleType:
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, "__file__", None) == str(path):
         return loaded
-    importable = name.replace(".", "").isidentifier() and path.stem not in sys.stdlib_module_names
+    importable = "." not in path.stem and name.replace(".", "").isidentifier()
+    importable = importable and path.stem not in sys.stdlib_module_names
     if importable and (loaded is None or "." in name):
         return importlib.import_module(name)
     return _execute(path, f"boost_target_{zlib.crc32(str(path).encode()):x}")
