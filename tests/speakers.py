@@ -67,6 +67,7 @@ class RabbitSpeaker:
             channel = connection.channel()
             channel.queue_declare(NOTE, durable=True, auto_delete=False)
             channel.basic_publish(amqp.Message(text, delivery_mode=2), routing_key=NOTE, timeout=seconds)
+            server.flush()
 
     def read(self, server: Any) -> str:
         with self._connection(server, "") as connection:

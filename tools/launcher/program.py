@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from launcher.errors import LauncherError
 
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _ERRORS: Final = ("e:", "error", "[error]", "exception")
 
 
@@ -35,6 +37,7 @@ def run(*command: str, environ: Mapping[str, str] | None = None, seconds: float 
 
 
 def _telling_line(output: str) -> str:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOUR.sub("", output).splitlines()]
+    lines = [line for line in lines if line not in ("", "[ERROR]")]
     errors = [line for line in lines if line.lower().startswith(_ERRORS)]
     return (errors or lines[-1:] or ["it said nothing"])[0][:300]
