@@ -62,6 +62,24 @@ def test_a_target_may_be_a_module_an_app_in_it_or_a_file_of_a_package(project: P
     assert project.notes() == ["relative"] * 3
 
 
+def test_a_target_in_a_package_that_another_one_hides(project: Project) -> None:
+    """The file that was named is loaded, with its relative imports, whoever else's package has its package's name."""
+    text = NOTING + "from . import words\n@boost('NAME')\ndef say():\n    note(words.WORD)\n"
+    for folder in ("one/pack", "two/pack", "click"):  # click is what the command itself is made with
+        name = folder.replace("/", "-")
+        project.write(f"{folder}/__init__.py", "")
+        project.write(f"{folder}/words.py", f"WORD = {name!r}")
+        project.write(f"{folder}/jobs.py", text.replace("NAME", name))
+    targets = ["one/pack/jobs.py", "two/pack/jobs.py", "click/jobs.py"]
+
+    for name, target in zip(("one-pack", "two-pack", "click"), targets, strict=True):
+        assert project.boost("call", target, name).returncode == 0
+    worked = project.boost("worker", *targets, "--burst")
+
+    assert worked.returncode == 0, worked.stderr
+    assert sorted(project.notes()) == ["click", "one-pack", "two-pack"]
+
+
 def test_a_file_that_doesnt_import_shows_the_users_line(project: Project) -> None:
     """Exit code 3, the user's own line, and none of ours."""
     path = project.write("broken.py", "from boost_core import boost\nvalue = 1 / 0\n")

@@ -107,14 +107,35 @@ def _load_file(target: str, path: Path) -> ModuleType:
     if str(root) not in sys.path:
         # First, as Python does for scripts; but a file named like a standard module must not hide that one.
         sys.path.insert(len(sys.path) if path.stem in sys.stdlib_module_names else 0, str(root))
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
-        return loaded
+    if _is_loaded(name, path):
+        return sys.modules[name]
     importable = "." not in path.stem and name.replace(".", "").isidentifier()
-    importable = importable and path.stem not in sys.stdlib_module_names
-    if importable and (loaded is None or "." in name):
-        return importlib.import_module(name)
-    return _execute(path, f"boost_target_{zlib.crc32(str(path).encode()):x}")
+    if not importable or path.stem in sys.stdlib_module_names:
+        return _execute(path, _alias(path))
+    top = name.partition(".")[0]
+    home = path if top == name else root / top / "__init__.py"
+    if top not in sys.modules or _is_loaded(top, home):
+        importlib.import_module(name)
+        if _is_loaded(name, path):
+            return sys.modules[name]
+    return _load_hidden(name, home)
+
+
+def _is_loaded(name: str, path: Path) -> bool:
+    module = sys.modules.get(name)
+    return module is not None and os.path.realpath(getattr(module, "__file__", None) or "") == str(path)
+
+
+def _load_hidden(name: str, home: Path) -> ModuleType:
+    """Load a file whose package, or whose own name, is that of a module that is there already: under another name."""
+    alias = _alias(home)
+    if alias not in sys.modules:
+        _execute(home, alias)
+    return importlib.import_module(".".join([alias, *name.split(".")[1:]]))
+
+
+def _alias(path: Path) -> str:
+    return f"boost_target_{zlib.crc32(str(path).encode()):x}"
 
 
 def _module_name(path: Path) -> tuple[Path, str]:
@@ -127,7 +148,7 @@ def _module_name(path: Path) -> tuple[Path, str]:
 
 
 def _execute(path: Path, name: str) -> ModuleType:
-    """Run a file whose name can't be imported: hyphens, blanks, or the name of a module that is there already."""
+    """Run a file whose name can't be imported, such as one with hyphens or blanks, as the module ``name``."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise TargetError(str(path), "it can't be loaded as Python")
