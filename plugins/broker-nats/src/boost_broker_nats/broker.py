@@ -118,7 +118,7 @@ class NatsBroker(AsyncBroker):
         """Have a consumer for each queue, and return this process's claim on them."""
         await self._opened.ready()
         names = [queue.name for queue in queues]
-        await asyncio.gather(*(self.streams.consume(name) for name in names))
+        await asyncio.gather(self.streams.make_notes(), *(self.streams.consume(name) for name in names))
         subscription = NatsSubscription(self.streams, names, credit)
         self._subscriptions.append(subscription)
         return subscription

@@ -100,7 +100,7 @@ class Pull:
         if message.reply:
             self._coming = max(0, self._coming - 1)
             self._arrived += 1
-            receipt = Receipt(message.reply, time.monotonic() + self._lease, self._arrived)
+            receipt = Receipt.read(message.reply, time.monotonic() + self._lease, self._arrived)
             self.box.append(Delivery(self.queue, message.data, receipt))
         else:
             self._told(message.headers or {})

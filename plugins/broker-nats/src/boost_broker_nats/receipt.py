@@ -11,11 +11,28 @@ RELEASE: Final = b"-NAK"
 EXTEND: Final = b"+WPI"
 """What the server hears at a receipt's subject: done, given back, still at work."""
 
+_SHORT: Final = 9  # fields of a receipt's subject, of servers and accounts without a JetStream domain
+
 
 @attrs.define(eq=False)
 class Receipt:
-    """Where the server hears what became of a message, until when (monotonic) it is ours, and its place in line."""
+    """Where the server hears what became of a message, until when (monotonic) it is ours, and its place in line.
+
+    ``sequence`` is its number in its stream, ``handed_over`` how often it was given to a worker so far, ``released``
+    how often it is known to have been given back.
+    """
 
     reply: str
     until: float
     number: int
+    stream: str
+    sequence: str
+    handed_over: int
+    released: int = 0
+
+    @classmethod
+    def read(cls, reply: str, until: float, number: int) -> Receipt:
+        """Read what the server writes into the subject: $JS.ACK[.domain.account].stream.consumer.times.sequence..."""
+        fields = reply.split(".")
+        stream, _, times, sequence = fields[2:6] if len(fields) == _SHORT else fields[4:8]
+        return cls(reply, until, number, stream, sequence, int(times))

@@ -19,6 +19,7 @@ from nats.js.errors import APIError, NotFoundError
 from boost_broker_nats.connection import Connection
 from boost_broker_nats.place import CONSUMER, Place
 from boost_broker_nats.plugin import NatsOptions
+from boost_broker_nats.releases import stream_config
 
 DUPLICATE_SECONDS: Final = 120
 """How long a stream knows the ids of what was published, so that a repeat is stored once."""
@@ -116,6 +117,15 @@ class Streams:
             return await self.connection.api(f"CONSUMER.INFO.{place.stream}.{CONSUMER}")
         except NotFoundError:
             return None
+
+    async def make_notes(self) -> None:
+        """Have the stream exist in which workers note what they give back."""
+        config = stream_config(self.options.replicas)
+        try:
+            await self.connection.api(f"STREAM.CREATE.{config['name']}", **config)
+        except APIError as error:
+            if error.err_code != IN_USE:  # others may keep it longer, or more copies of it
+                raise self._refused(f"stream {config['name']!r}", error) from error
 
     async def consume(self, queue: str) -> None:
         """Have the queue's consumer exist, with a lease at least as long as ours."""

@@ -14,6 +14,7 @@ from boost_core.plugin import AsyncSubscription, Closed, ConnectionLost, Deliver
 from boost_broker_nats.place import Place
 from boost_broker_nats.pull import Pull
 from boost_broker_nats.receipt import ACK, EXTEND, RELEASE
+from boost_broker_nats.releases import Releases
 from boost_broker_nats.streams import Streams
 
 PULL_SECONDS: Final = 10.0
@@ -32,6 +33,7 @@ class NatsSubscription(AsyncSubscription):
 
     def __init__(self, streams: Streams, queues: Sequence[str], credit: Mapping[str, int]) -> None:
         self._streams, self._connection = streams, streams.connection
+        self._releases = Releases(streams.connection)
         self._lease = streams.options.lease
         self._credit = credit
         self._changed = asyncio.Event()
@@ -53,7 +55,9 @@ class NatsSubscription(AsyncSubscription):
             wanted = self._within_credit(want)
             found = [one for pull, count in wanted for one in pull.take(count)]
             if found:
-                return self._hold(found)
+                self._hold(found)
+                await self._releases.count_deaths(found)
+                return found
             if self._woken or time.monotonic() >= ends:
                 self._woken = False
                 return []
@@ -108,27 +112,33 @@ class NatsSubscription(AsyncSubscription):
         except TimeoutError:
             pass
 
-    def _hold(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
+    def _hold(self, found: Sequence[Delivery]) -> None:
         for delivery in found:
             self._held[id(delivery)] = delivery
             self._counts[delivery.queue] += 1
-        return found
 
     # --- settling -------------------------------------------------------------------------------------
 
     async def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """End deliveries as done, in one go."""
-        return await self._settle(deliveries, ACK)
-
-    async def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Give deliveries back, in their old order: the server hands out first what was given back first."""
-        return await self._settle(sorted(deliveries, key=lambda one: one.receipt.number), RELEASE)
-
-    async def _settle(self, deliveries: Sequence[Delivery], word: bytes) -> list[Delivery]:
         ours, lost = self._sorted_out(deliveries)
-        await self._connection.tell([(one.receipt.reply, word) for one in ours])
+        await self._connection.tell([*((one.receipt.reply, ACK) for one in ours), *self._releases.forget(ours)])
         self._let_go(deliveries)
         return lost
+
+    async def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Give deliveries back."""
+        ours, lost = self._sorted_out(deliveries)
+        await self._give_back(ours)
+        self._let_go(deliveries)
+        return lost
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back in the old order: the server hands out first what was given back first."""
+        if deliveries:
+            await self._releases.note(deliveries)
+            ordered = sorted(deliveries, key=lambda one: one.receipt.number)
+            await self._connection.tell([(one.receipt.reply, RELEASE) for one in ordered])
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the leases of what is held; give back what nobody has taken out of the boxes in time."""
@@ -154,10 +164,6 @@ class NatsSubscription(AsyncSubscription):
         for delivery in deliveries:
             if self._held.pop(id(delivery), None) is not None:
                 self._counts[delivery.queue] -= 1
-
-    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        if deliveries:
-            await self._connection.tell([(one.receipt.reply, RELEASE) for one in deliveries])
 
     # --- the end --------------------------------------------------------------------------------------
 
