@@ -333,12 +333,6 @@ ROWS = [
         "call tasks.py echo 1 two",
         text="BadArgument: task 'echo', argument 'b': value doesn't fit its annotation: Expected `int`, got `str`.\n",
     ),
-    Row(
-        5,
-        "call tasks.py mute --wait 1s",
-        text="ResultsOff: task 'mute' stores no results, so job.get() would never return.\n"
-        "  Turn them on: @boost(results=True)\n",
-    ),
 ]
 
 

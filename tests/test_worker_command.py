@@ -235,6 +235,16 @@ def test_call_waits_for_the_result(project: Project) -> None:
     assert json.loads(done.stdout) == [[1, "two", [3]], {"four": 4}]
 
 
+def test_call_waits_for_the_result_of_a_task_that_stores_none(project: Project) -> None:
+    """Who waits wants this one result: the message asks for it."""
+    path = project.write("tasks.py", "from boost_core import boost\n@boost('six')\ndef six():\n    return 6\n")
+    project.worker(path)
+
+    done = project.boost("call", path, "six", "--wait", "20s")
+
+    assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

@@ -36,6 +36,8 @@ def call(
     app = load_app((target,), broker)
     given: dict[str, Any] = {"delay": delay, "priority": priority}
     own = {name: value for name, value in given.items() if value is not None}
+    if wait is not None:
+        own["results"] = True  # asked for here, whatever the task says
     try:
         job = app.task(task).options(**own).push(*map(_value, args), **_keywords(keywords))
     except TypeError as error:  # the arguments don't fit the function
