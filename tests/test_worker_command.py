@@ -194,7 +194,7 @@ def test_a_third_ctrl_c_leaves_at_once_and_loses_nothing(project: Project) -> No
 
 
 def test_queues_can_be_chosen(project: Project) -> None:
-    """-q limits a worker to some queues; an unknown one is an error that lists those there are."""
+    """-q limits a worker to some queues; an unknown one is an error that lists those there are, as none is."""
     path = project.write(
         "two.py", NOTING + "@boost('a')\ndef a():\n    note('a')\n@boost('b')\ndef b():\n    note('b')\n"
     )
@@ -203,8 +203,13 @@ def test_queues_can_be_chosen(project: Project) -> None:
 
     assert project.boost("worker", path, "--burst", "-q", "b").returncode == 0
     wrong = project.boost("worker", path, "--burst", "-q", "c")
+    empty = project.boost("worker", path, "--burst", "-q", ",")
 
     assert project.notes() == ["b"]
+    assert (empty.returncode, empty.stderr.splitlines()[-1]) == (
+        2,
+        "Error: -q names no queue; leave it out to work on all",
+    )
     assert wrong.returncode == 5
     assert wrong.stderr == "BadOption: no task of this target uses the queue 'c'.\n  Its queues: a, b\n"
 

@@ -55,7 +55,10 @@ def worker(
     end and gives their messages back, a third one leaves at once.
     """
     app = load_app(targets, broker)
-    names = [name for text in queues for name in text.split(",") if name]
+    names = [name.strip() for text in queues for name in text.split(",") if name.strip()]
+    if queues and not names:
+        message = "-q names no queue; leave it out to work on all"
+        raise click.UsageError(message)
     worker = app.worker(queues=names, pool=pool, concurrency=concurrency, drain_timeout=drain_timeout)
     signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
     worker.start()
