@@ -17,10 +17,11 @@ demo: setup
 	@$(RUN) tools/with_broker.py $(BROKER) $(RUN) examples/stdlib_index/demo.py
 
 test: setup
+	@$(RUN) tools/servers install || [ "$(CI)" != true ]
 	@$(RUN) -m pytest $(TESTS)
 
 check: setup
-	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff check . tools/servers
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports
