@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from boost_core.contracts.pool import CancelAnswer, Pool, Report
 from boost_core.contracts.specs import World
 from boost_core.types import Cancelled, Outcome, Run, RunnerCall
+
+log = logging.getLogger("boost.pool")
 
 
 class AsyncioPool(Pool):
@@ -33,17 +35,20 @@ class AsyncioPool(Pool):
         self._thread: threading.Thread | None = None
         self._idle = threading.Event()
         self._closed = False
+        self._over = False
 
     def open(self, run: RunnerCall, report: Report) -> None:
         self._run, self._report = run, report
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(self.size, thread_name_prefix="boost-asyncio-side"))
         self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="boost-asyncio", daemon=True)
         self._thread.start()
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_forever()
+        while not self._over:
+            log.error("a job stopped the event loop of the pool that it shares with others; it is started again")
+            loop.run_forever()
 
     def submit(self, runs: Sequence[Run]) -> None:
         self._mailbox.extend(runs)
@@ -119,6 +124,7 @@ class AsyncioPool(Pool):
             ending.result(timeout + 5.0)
         except TimeoutError:
             unfinished = list(self._tasks)  # a loop blocked by a job's own code
+        self._over = True
         self._call_soon(self._loop.stop)
         self._thread.join(1.0)
         if not self._thread.is_alive():

@@ -185,11 +185,14 @@ def _coroutine_function(plan: TaskPlan) -> RunnerCall:
 def _function_in_thread(plan: TaskPlan) -> RunnerCall:
     import asyncio
 
+    from boost_core.plan.sidethreads import side_threads
+
     call = _function(plan)
 
     async def threaded(run: Run) -> Outcome:
         try:
-            return await asyncio.to_thread(call, run)
+            outcome: Outcome = await side_threads.call(call, run)
+            return outcome
         except asyncio.CancelledError as error:
             return _failure(run, error)
 
