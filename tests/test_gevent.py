@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,14 @@ ORDERS = {
 in_every_order = pytest.mark.parametrize("order", ORDERS)
 
 
-def said(order: str, code: str) -> str:
+def said(order: str, code: str, *arguments: str) -> str:
     """Run code in a patched process; return what it printed."""
-    command = [sys.executable, "-c", f"{ORDERS[order]}\nimport os, threading, gevent\n{textwrap.dedent(code)}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{ORDERS[order]}\nimport os, threading, gevent\n{textwrap.dedent(code)}",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -142,3 +148,44 @@ def test_threads_of_a_forked_child(order: str) -> None:
     """
 
     assert said(order, code) == "hello False\n0 True\n"
+
+
+WHOLE = """
+import sys
+from boost_core import App
+
+app = App("green", broker=sys.argv[1], store=sys.argv[1])
+
+@app.boost("double", results=True, timeout=20)
+def double(number):
+    return 2 * number
+
+turns = []
+def turn():
+    while True:
+        turns.append(1)
+        gevent.sleep(0.001)
+gevent.spawn(turn)
+
+with app.worker():
+    jobs = double.push_many((number,) for number in range(200))
+    waiting = [gevent.spawn(job.get) for job in jobs]
+    gevent.joinall(waiting)
+    print(sum(one.value for one in waiting))
+    before = len(turns)
+    print(all(double.push(number).get(timeout=20) == 2 * number for number in range(50)))
+    print(len(turns) > before)
+app.close()
+"""
+"""Pushes, works and waits, in a process whose other greenlets have something to do."""
+
+
+@in_every_order
+@pytest.mark.parametrize("broker", ["memory", "sqlite"])
+def test_jobs_are_pushed_worked_and_waited_for_beside_a_hub(
+    order: str, broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers, stores and threads are native, so the jobs end; who waits for them lets other greenlets run."""
+    monkeypatch.setenv("BOOST_SQLITE_PATH", str(tmp_path / "queue.db"))
+
+    assert said(order, WHOLE, broker) == "39800\nTrue\nTrue\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from boost_core.builtin.memory_queue import Entry, MemoryQueue
 from boost_core.contracts.broker import Lost, SyncBroker, SyncSubscription
 from boost_core.errors import Closed, PublishError, QueueGone, SettleError
+from boost_core.native import Condition, RLock
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
 
@@ -24,7 +24,7 @@ class MemoryBroker(SyncBroker):
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self._queues: dict[str, MemoryQueue] = {}
         self.subscriptions: list[MemorySubscription] = []
         self._places = itertools.count()
@@ -204,7 +204,7 @@ class MemorySubscription(SyncSubscription):
     """A claim on queues of a ``MemoryBroker``. All state is guarded by the broker's lock."""
 
     def __init__(self, broker: MemoryBroker, queues: Iterable[str], credit: Mapping[str, int]) -> None:
-        self.changed = threading.Condition(broker.lock)
+        self.changed = Condition(broker.lock)
         self.waits_for: frozenset[str] = frozenset()
         self._broker = broker
         self._held: dict[str, dict[int, Entry]] = {name: {} for name in queues}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from boost_core.contracts.store import Store
 from boost_core.errors import Closed
+from boost_core.native import Condition
 
 _LOOKED_AT: Final = 2
 """How many of the items not looked at for longest are checked for expiry, for each item written."""
@@ -25,7 +25,7 @@ class MemoryStore(Store):
     def __init__(self, options: Any) -> None:
         super().__init__(options)
         self._items: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._awaited: list[set[str]] = []
         self._woken = False
         self._open = False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Final
 
 from boost_core.contracts.pool import CancelAnswer, Pool, Report
 from boost_core.contracts.specs import World
+from boost_core.native import Empty, Lock, SimpleQueue, Thread
 from boost_core.types import Run, RunnerCall
 
 LARGEST_CHUNK: Final = 16
@@ -25,7 +25,7 @@ class _Worker:
         self.done = 0
         self.given_up = False
         self.run: Run | None = None
-        self.thread: threading.Thread | None = None
+        self.thread: Thread | None = None
 
 
 class ThreadPool(Pool):
@@ -43,7 +43,7 @@ class ThreadPool(Pool):
         super().__init__(options, size)
         self._box: SimpleQueue[Sequence[Run] | None] = SimpleQueue()
         self._workers: list[_Worker] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._submitted = 0
         self._left_behind = 0  # runs done by, or given up with, threads that are no longer ours
 
@@ -86,8 +86,9 @@ class ThreadPool(Pool):
         for _ in workers:
             self._box.put(None)
         for worker in workers:
-            if worker.thread is not None and worker.thread is not threading.current_thread():
-                worker.thread.join(max(0.0, deadline - time.monotonic()))
+            if worker.thread is not None:
+                with contextlib.suppress(RuntimeError):  # a job that closes its own pool can't wait for itself
+                    worker.thread.join(max(0.0, deadline - time.monotonic()))
         return unstarted + [worker.run for worker in workers if worker.run is not None]
 
     def _withdraw(self) -> list[Run]:
@@ -109,7 +110,7 @@ class ThreadPool(Pool):
                 worker = _Worker()
                 self._workers.append(worker)
                 name = f"boost-{type(self).__name__}-{len(self._workers)}"
-                worker.thread = threading.Thread(target=self._work, args=(worker,), name=name, daemon=True)
+                worker.thread = Thread(self._work, (worker,), name=name)
                 worker.thread.start()
 
     def _work(self, worker: _Worker) -> None:

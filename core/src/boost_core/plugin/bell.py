@@ -17,10 +17,10 @@ import logging
 import mmap
 import os
 import select
-import threading
 from pathlib import Path
 from typing import Final
 
+from boost_core.native import RLock, poll
 from boost_core.plugin.locks import try_flock
 
 log = logging.getLogger("boost.bell")
@@ -91,14 +91,14 @@ class Seat:
     def __init__(self, marks: mmap.mmap, number: int, lock: int, bell: Path) -> None:
         self._marks = marks
         self._number = number
-        self._guard = threading.RLock()  # re-entrant, because a signal handler may call `wake`
+        self._guard = RLock()  # re-entrant, because a signal handler may call `wake`
         if not bell.exists():
             os.mkfifo(bell, 0o600)
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         self._reader = os.open(bell, os.O_RDONLY | flags)
         self._writer = os.open(bell, os.O_WRONLY | flags)
         self._lock = lock
-        self._poll = select.poll()  # select.select can't take descriptors over 1023
+        self._poll = poll()  # select.select can't take descriptors over 1023
         self._poll.register(self._reader, select.POLLIN)
         self.unmark()
         self._empty()

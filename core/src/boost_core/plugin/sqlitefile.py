@@ -14,7 +14,6 @@ import contextlib
 import os
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import attrs
 
 from boost_core.errors import Closed
 from boost_core.forks import on_fork
+from boost_core.native import RLock, sleep
 from boost_core.plugin import locks
 from boost_core.plugin.place import NETWORK_FILESYSTEMS, filesystem_of, project_file
 from boost_core.plugin.sqliteerrors import DAMAGED, FIX_LOCKED, FIX_PATH, explain, primary_name
@@ -60,7 +60,7 @@ class SqliteFile:
     fail: Callable[[str, str | None], Exception]
     durability: str = "process"
     timeout: float = 10.0
-    _mutex: Any = attrs.field(factory=threading.RLock, init=False)
+    _mutex: Any = attrs.field(factory=RLock, init=False)
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _lock: int = attrs.field(default=-1, init=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -112,7 +112,7 @@ class SqliteFile:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-        self._mutex = threading.RLock()  # whoever held it is not in this process
+        self._mutex = RLock()  # whoever held it is not in this process
 
     # --- use -------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class SqliteFile:
         while not locks.lock(self._lock):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(pause * random.uniform(0.5, 1.0))
+            sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         return True
 

@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from boost_core.errors import BoostError
+from boost_core.worker.signals import Signals, stop_hearing
 from boost_core.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -19,77 +20,87 @@ if TYPE_CHECKING:
 log = logging.getLogger("boost.worker")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SECOND, _THIRD = 2, 3
 
 
 class Consumer:
     """Keeps a script's process alive by a thread that isn't a daemon, until Ctrl-C or SIGTERM; then drains.
 
     The handlers add to what was there and never replace it: the script's own code still sees its
-    KeyboardInterrupt, and a process that is told to terminate still ends by that signal, after the drain.
+    KeyboardInterrupt, and a process that is told to terminate still ends by that signal, after the drain. A second
+    Ctrl-C asks running jobs to end, a third one ends the process there and then.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._worker = Worker(app, ())
-        self._asked = threading.Event()
-        self._times = 0
-        self._fatal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._signals: Signals | None = None
+        self._over = False
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._serve, name="boost-consume", daemon=False)
         self.tasks = self._worker.tasks
 
     @property
     def alive(self) -> bool:
         """True while it works, in the process that made it."""
-        return self._pid == os.getpid() and not self._asked.is_set()
+        return self._signals is not None and not self._signals.seen and self._pid == os.getpid()
 
     def add(self, task: Task[..., Any]) -> None:
         """Work on a task; the first one starts the worker. Raises what keeps it from starting."""
+        if self._signals is None and threading.current_thread() is not threading.main_thread():
+            message = (
+                "consume() hears Ctrl-C and SIGTERM to drain at the end, which only the main thread can.\n"
+                "  Call it there, or use a worker: with app.worker(task): ..."
+            )
+            raise BoostError(message)
         self._worker.add(task)
-        if self._thread.ident is None:
+        if self._signals is None:
+            self._signals = self._start()
+
+    def _start(self) -> Signals:
+        signals = Signals(_SIGNALS, self._hand_on)
+        try:
             self._worker.start()
-            self._install()
-            self._thread.start()
+        except BaseException:
+            signals.close()
+            raise
+        threading.Thread(target=self._serve, args=(signals,), name="boost-consume", daemon=False).start()
+        return signals
 
-    def _serve(self) -> None:
-        while not self._asked.wait(3600.0):
-            pass
-        self._worker.stop()
-        self._app.close()
-        if self._fatal is not None:
-            signal.pthread_kill(threading.main_thread().ident or 0, self._fatal)
+    def _serve(self, signals: Signals) -> None:
+        while not signals.seen:
+            signals.wait(3600.0)
+        try:
+            stop_hearing(self._worker, signals, lambda: self._react(signals))
+            self._app.close()
+        except BoostError as error:
+            log.error("the worker could not stop cleanly: %s", error)
+        finally:
+            self._over = True
+            for number in signals.seen:
+                if number == signal.SIGTERM or signals.before[number] == signal.SIG_DFL:
+                    signal.pthread_kill(threading.main_thread().ident or 0, number)
+                    break
 
-    # --- signals -----------------------------------------------------------------------------------
-
-    def _install(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in _SIGNALS:
-            self._before[number] = signal.getsignal(number)
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._times += 1
-        self._asked.set()
-        if self._pid != os.getpid():
-            self._hand_on(number, frame)
-            return
-        if number == signal.SIGTERM:
-            self._fatal = number
-            signal.signal(number, self._before[number])
-        elif self._times > 1:
-            self._hurry()
-        if number == signal.SIGINT and threading.main_thread().is_alive():
-            self._hand_on(number, frame)
-
-    def _hurry(self) -> None:
-        threading.Thread(target=self._worker.hurry, name="boost-hurry", daemon=True).start()
+    def _react(self, signals: Signals) -> None:
+        if signals.force == _SECOND:
+            log.info("stopping: running jobs are asked to end, their messages go back")
+            self._worker.hurry()
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        before: Callable[[int, FrameType | None], Any] | int | None = self._before.get(number)
+        """Do what the script would have done on a signal: at once for Ctrl-C, after the drain for SIGTERM."""
+        signals = self._signals
+        if signals is None:  # it is being started: then Ctrl-C breaks that off
+            before = signal.default_int_handler if number == signal.SIGINT else None
+        else:
+            before = signals.before[number]
+        if signals is not None and (self._over or signals.seen.count(signal.SIGINT) >= _THIRD):
+            signals.restore()
+            if not self._over:
+                before = signal.SIG_DFL
+                signal.signal(number, before)
+            if before == signal.SIG_DFL:
+                os.kill(os.getpid(), number)
+        elif number != signal.SIGINT or not threading.main_thread().is_alive():
+            return
         if callable(before):
             before(number, frame)
-        elif before == signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)

@@ -20,6 +20,7 @@ from boost_core.bridge.pump import Pump
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.pool import Pool
 from boost_core.errors import BadOption
+from boost_core.native import Thread
 from boost_core.options import convert_option
 from boost_core.plan.compile import TaskPlan, add_runner, dispatch
 from boost_core.plan.task_options import CoreOptions
@@ -70,7 +71,7 @@ class Worker:
         self._cap: int | None = _checked(CoreOptions, "concurrency", concurrency)
         self._pools: dict[str, Pool] = {}
         self._pumps: dict[Any, Pump] = {}
-        self._retiring: dict[Pump, threading.Thread] = {}
+        self._retiring: dict[Pump, Thread] = {}
         self._past: Counter[str] = Counter()  # what retired pumps have counted
         self._plans: dict[str, TaskPlan] = {}
         self._lock = threading.RLock()
@@ -192,7 +193,7 @@ class Worker:
             self._past.update(pump.settler.counts)
 
         pump.drain()
-        self._retiring[pump] = threading.Thread(target=end, name="boost-retire", daemon=True)
+        self._retiring[pump] = Thread(end, name="boost-retire")
         self._retiring[pump].start()
 
     @property

@@ -6,7 +6,6 @@ import logging
 import math
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from boost_core.plugin import (
     SyncSubscription,
 )
 from boost_core.plugin.bell import Bell
+from boost_core.plugin.native import Lock
 from boost_core.plugin.sqlitefile import SqliteFile
 
 from boost_broker_sqlite import claim, inbox
@@ -70,8 +70,8 @@ class SqliteSubscription(SyncSubscription):
         self._credit = dict(credit)
         self._numbers = {name: home.queues.find(name) for name in queues}
         self._held: dict[int, Delivery] = {}
-        self._fetching = threading.Lock()
-        self._renewing = threading.Lock()
+        self._fetching = Lock()
+        self._renewing = Lock()
         self._woken = False
         self.closed = False
         self._next_sweep = 0.0

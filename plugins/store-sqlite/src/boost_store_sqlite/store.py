@@ -7,7 +7,6 @@ import itertools
 import math
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 
 from boost_core.plugin import Closed, Store, StoreUnavailable
 from boost_core.plugin.bell import Bell, Seat
+from boost_core.plugin.native import Lock
 from boost_core.plugin.sqlitefile import SqliteFile, project_file
 
 from boost_store_sqlite.plugin import SqliteStoreOptions
@@ -60,7 +60,7 @@ class SqliteStore(Store):
         )
         self._bell = Bell(Path(f"{self.path}.bells"))
         self._seat: Seat | None = None
-        self._waiting = threading.Lock()
+        self._waiting = Lock()
         self._open = self._woken = False
         self._puts = itertools.count(1)
 
