@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 
 import pytest
 from projects import NOTING, Project, eventually
@@ -151,3 +153,119 @@ if __name__ == "__main__":
     assert script.wait(20) in (0, 1, -2), project.log(script)
     refused = [str(["BadOption", "BadOption", None, "BadOption", "BadOption", None])]
     assert project.notes() == [*refused, "ran", "ran"]
+
+
+STUBBORN = (
+    NOTING
+    + """
+@boost("stubborn")
+def stubborn():
+    note("started")
+    time.sleep(60)
+
+@boost("polite")
+def polite():
+    note("started")
+    while not os.path.exists("go"):
+        current.check()
+        time.sleep(0.01)
+    note("ended")
+
+if __name__ == "__main__":
+    task = {"stubborn": stubborn, "polite": polite}[sys.argv[1]]
+    task.push()
+    task.consume()
+    try:
+        note("in its own code")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        note("interrupted")
+"""
+).replace("import os, time", "import logging, os, sys, time\nlogging.basicConfig(level='INFO')")
+
+
+def started(project: Project, job: str) -> subprocess.Popen[str]:
+    """Return a script whose own code runs beside a job that does."""
+    script = project.start(project.write("script.py", STUBBORN), job)
+    eventually(lambda: {"started", "in its own code"} <= set(project.notes()))
+    return script
+
+
+def test_a_second_ctrl_c_asks_running_jobs_to_end(project: Project) -> None:
+    """The job hears it, its message goes back, and the script ends as it would have."""
+    script = started(project, "polite")
+
+    script.send_signal(signal.SIGINT)
+    eventually(lambda: "interrupted" in project.notes())
+    script.send_signal(signal.SIGINT)
+
+    assert script.wait(20) == 0, project.log(script)
+    assert "ended" not in project.notes()
+    assert json.loads(project.boost("queue", "list", "-o", "json").stdout)[0]["ready"] == 1
+
+
+def test_a_third_ctrl_c_ends_the_process_there_and_then(project: Project) -> None:
+    """Whoever has no patience gets out of a job that hears nothing."""
+    script = started(project, "stubborn")
+
+    script.send_signal(signal.SIGINT)
+    eventually(lambda: "interrupted" in project.notes())
+    script.send_signal(signal.SIGINT)
+    eventually(lambda: "running jobs are asked to end" in project.log(script))
+    script.send_signal(signal.SIGINT)
+
+    assert script.wait(20) == -signal.SIGINT
+
+
+def test_a_second_sigterm_changes_nothing(project: Project) -> None:
+    """The drain goes on to its end, and then the process ends by the signal."""
+    script = started(project, "polite")
+
+    script.send_signal(signal.SIGTERM)
+    script.send_signal(signal.SIGTERM)
+    project.write("go", "")
+
+    assert script.wait(20) == -signal.SIGTERM
+    assert project.notes()[2:] == ["ended"]
+
+
+def test_consume_outside_of_the_main_thread_is_refused(project: Project) -> None:
+    """It couldn't hear Ctrl-C there, and would end without a drain; once the worker is there, any thread may add."""
+    text = (
+        NOTING
+        + """
+import threading
+@boost("f")
+def f(): ...
+@boost("g")
+def g():
+    note("g ran")
+
+def consume(task):
+    try:
+        task.consume()
+    except Exception as error:
+        note(error)
+
+def elsewhere(task):
+    thread = threading.Thread(target=consume, args=(task,))
+    thread.start()
+    thread.join()
+
+if __name__ == "__main__":
+    elsewhere(g)
+    f.consume()
+    elsewhere(g)
+    g.push()
+    assert g.wait_idle(10)
+    os.kill(os.getpid(), 15)
+"""
+    )
+    script = project.start(project.write("script.py", text))
+
+    assert script.wait(20) == -signal.SIGTERM, project.log(script)
+    assert project.notes() == [
+        "consume() hears Ctrl-C and SIGTERM to drain at the end, which only the main thread can.",
+        "  Call it there, or use a worker: with app.worker(task): ...",
+        "g ran",
+    ]

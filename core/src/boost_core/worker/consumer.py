@@ -86,21 +86,17 @@ class Consumer:
             log.info("stopping: running jobs are asked to end, their messages go back")
             self._worker.hurry()
 
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+    def _hand_on(self, signals: Signals, number: int, frame: FrameType | None) -> None:
         """Do what the script would have done on a signal: at once for Ctrl-C, after the drain for SIGTERM."""
-        signals = self._signals
-        if signals is None:  # it is being started: then Ctrl-C breaks that off
-            before = signal.default_int_handler if number == signal.SIGINT else None
-        else:
-            before = signals.before[number]
-        if signals is not None and (self._over or signals.seen.count(signal.SIGINT) >= _THIRD):
+        before = signals.before[number]
+        if self._over:
             signals.restore()
-            if not self._over:
-                before = signal.SIG_DFL
-                signal.signal(number, before)
             if before == signal.SIG_DFL:
                 os.kill(os.getpid(), number)
-        elif number != signal.SIGINT or not threading.main_thread().is_alive():
-            return
-        if callable(before):
+            elif callable(before):
+                before(number, frame)
+        elif signals.force >= _THIRD:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif number == signal.SIGINT and callable(before) and threading.main_thread().is_alive():
             before(number, frame)

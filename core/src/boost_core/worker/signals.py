@@ -16,7 +16,7 @@ from boost_core.forks import on_fork
 if TYPE_CHECKING:
     from boost_core.worker.worker import Worker
 
-Handler = Callable[[int, FrameType | None], Any]
+Then = Callable[["Signals", int, FrameType | None], None]
 
 _CHECK_SECONDS = 0.05
 
@@ -31,7 +31,7 @@ class Signals:
     started it ends it by these signals.
     """
 
-    def __init__(self, numbers: Iterable[int], then: Handler | None = None) -> None:
+    def __init__(self, numbers: Iterable[int], then: Then | None = None) -> None:
         self.seen: list[int] = []
         self.before: dict[int, Any] = {}
         self._then = then
@@ -55,7 +55,7 @@ class Signals:
         with contextlib.suppress(BlockingIOError):  # full: whoever reads is awake
             os.write(self._write, b".")
         if self._then is not None:
-            self._then(number, frame)
+            self._then(self, number, frame)
 
     @property
     def force(self) -> int:
@@ -77,11 +77,15 @@ class Signals:
         if self._then is None:
             signal.set_wakeup_fd(-1)
 
-    def after_fork(self) -> None:
-        """In a forked child: hear nothing, and leave the parent's pipe alone."""
+    def close(self) -> None:
+        """Hear nothing more, and let go of the pipe. Main thread."""
         self.restore()
         os.close(self._read)
         os.close(self._write)
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's pipe alone."""
+        self.close()
 
 
 def stop_hearing(worker: Worker, signals: Signals, react: Callable[[], None]) -> int:
