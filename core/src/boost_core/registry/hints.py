@@ -22,7 +22,7 @@ PLUGINS: Final[Mapping[tuple[str, str], str]] = {
     ("broker", "rabbitmq-stream"): "boost-broker-rabbitmq-stream",
     ("broker", "redis"): "boost-broker-redis",
     ("broker", "redis-priority"): "boost-broker-redis-priority",
-    ("broker", "redis-stream"): "boost-broker-redis-stream",
+    ("broker", "redis-stream"): "boost-broker-redis",
     ("broker", "rocketmq"): "boost-broker-rocketmq",
     ("broker", "sqlalchemy"): "boost-broker-sqlalchemy",
     ("broker", "sqlite"): "boost-broker-sqlite",

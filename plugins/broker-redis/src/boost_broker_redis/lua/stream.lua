@@ -1,0 +1,313 @@
+-- The layout of broker `redis-stream`. Of each queue:
+--
+--   stream   a record an entry, in the field `record`; read by the group `boost`, a consumer a worker
+--   later    hash: number -> record, of delayed ones      delayed  sorted set: number by when it is due
+--   deaths   hash: entry -> how many owners died with it   waiters  sorted set: worker by how much it would take
+--   last     the last number given to a delayed one
+--
+-- An entry is running while it is pending with a consumer, until it is acknowledged and deleted. What is given back is
+-- pending with the consumer `released`, and goes first: so it keeps its place. Its owner and its count of deliveries,
+-- which goes up with each claim and never down, are what a delivery is known by: nobody settles what others run.
+
+local STREAM, LATER, DELAYED, DEATHS = stem .. 'stream', stem .. 'later', stem .. 'delayed', stem .. 'deaths'
+local GROUP, RELEASED = 'boost', 'released'
+
+-- Calls a command that needs the group; returns `otherwise` where somebody has removed the stream or the group.
+local function ask(otherwise, ...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, 'NOGROUP', 1, true) then return otherwise end
+  error(reply)
+end
+
+-- Returns the last entry that the group has read; nothing where there is no group.
+local function last_read()
+  for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', STREAM)) do
+    if group[2] == GROUP then return group[8] end
+  end
+end
+
+local function make_group()
+  if not last_read() then redis.call('XGROUP', 'CREATE', STREAM, GROUP, '0', 'MKSTREAM') end
+end
+
+local function pending(first, count, ...)
+  return ask({}, 'XPENDING', STREAM, GROUP, first, '+', count, ...)
+end
+
+-- Appends records to the stream at `at`.
+local function store(at, records, asks)
+  local ready, time = 0, now()
+  for i, record in ipairs(records) do
+    local delay = asks[i] and asks[i][2] or 0
+    if delay > 0 then
+      local number = redis.call('INCR', at .. 'last')
+      redis.call('HSET', at .. 'later', number, record)
+      redis.call('ZADD', at .. 'delayed', time + delay, number)
+    else
+      redis.call('XADD', at .. 'stream', '*', 'record', record)
+      ready = ready + 1
+    end
+  end
+  ring(at, ready)
+end
+
+-- What fell due is appended.
+local function promote(time)
+  local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', time, 'LIMIT', 0, 1000)
+  if #due == 0 then return end
+  local records = redis.call('HMGET', LATER, unpack(due))
+  redis.call('ZREM', DELAYED, unpack(due))
+  redis.call('HDEL', LATER, unpack(due))
+  for _, record in ipairs(records) do
+    if record then redis.call('XADD', STREAM, '*', 'record', record) end
+  end
+end
+
+-- Returns the record of an entry's fields; a foreigner's fields are one, without an id.
+local function record_of(fields)
+  if fields[1] == 'record' and #fields == 2 then return fields[2] end
+  return '\0\0\0\0' .. table.concat(fields, ' ')
+end
+
+-- Makes entries, given as the rows of XPENDING, this worker's. What was deleted meanwhile isn't among them.
+local function claim_rows(worker, idle, rows, found)
+  if #rows == 0 then return 0 end
+  local ids, counts = {}, {}
+  for i, row in ipairs(rows) do ids[i], counts[row[1]] = row[1], row[4] end
+  local bytes = 0
+  for _, entry in ipairs(redis.call('XCLAIM', STREAM, GROUP, worker, idle, unpack(ids))) do
+    if entry and entry[2] then
+      local record = record_of(entry[2])
+      bytes = bytes + #record
+      found.ids[#found.ids + 1], found.records[#found.records + 1] = entry[1], record
+      found.tokens[#found.tokens + 1] = tostring(counts[entry[1]] + 1)
+    end
+  end
+  return bytes
+end
+
+-- Forgets a consumer, unless it holds anything: that would be lost with it.
+local function drop_if_idle(consumer)
+  if #pending('-', 1, consumer) == 0 then ask(0, 'XGROUP', 'DELCONSUMER', STREAM, GROUP, consumer) end
+end
+
+-- Takes over what its owners haven't renewed within the lease, counting their deaths; returns each with how many.
+local function bury(worker, lease, want, found)
+  local dead, others, buried = {}, {}, {}
+  for _, row in ipairs(redis.call('XPENDING', STREAM, GROUP, 'IDLE', lease, '-', '+', STEP)) do
+    if row[2] ~= worker and row[2] ~= RELEASED and #dead < want then
+      dead[#dead + 1] = row
+      others[row[2]] = (others[row[2]] or 0) + 1
+    end
+  end
+  local bytes = claim_rows(worker, lease, dead, found)
+  for _, row in ipairs(dead) do redis.call('HINCRBY', DEATHS, row[1], 1) end
+  for other, count in pairs(others) do
+    buried[#buried + 1], buried[#buried + 2] = other, count
+    drop_if_idle(other)
+  end
+  return buried, bytes
+end
+
+local function read_new(worker, want, found, bytes)
+  local step = next_step(want, #found.ids, bytes)
+  while step > 0 do
+    local reply = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', step, 'STREAMS', STREAM, '>')
+    if not reply then return end
+    for _, entry in ipairs(reply[1][2]) do
+      local record = record_of(entry[2])
+      bytes = bytes + #record
+      found.ids[#found.ids + 1], found.records[#found.records + 1], found.tokens[#found.tokens + 1] = entry[1], record, '1'
+    end
+    step = next_step(want, #found.ids, bytes)
+  end
+end
+
+-- ARGV: worker, how many, the claim's number, lease, '1' to wait for more where nothing is there, '1' to look for the
+-- dead, which goes through all that is pending.
+local function claim()
+  local worker, want, waits, time = ARGV[2], tonumber(ARGV[3]), ARGV[6] == '1', now()
+  if is_refused(worker, ARGV[4]) then return nil end
+  promote(time)
+  local found, buried, deaths, wait, bytes = {ids = {}, records = {}, tokens = {}}, {}, {}, -1, 0
+  local step = next_step(want, 0, 0)
+  local rows = ask(nil, 'XPENDING', STREAM, GROUP, '-', '+', step, RELEASED)
+  if not rows then
+    make_group()
+    rows = {}
+  end
+  while #rows > 0 do
+    bytes = bytes + claim_rows(worker, 0, rows, found)
+    step = next_step(want, #found.ids, bytes)
+    rows = step > 0 and pending('-', step, RELEASED) or {}
+  end
+  if step > 0 and ARGV[7] == '1' then
+    local more
+    buried, more = bury(worker, ARGV[5], step, found)
+    bytes = bytes + more
+  end
+  read_new(worker, want, found, bytes)
+  if #found.ids > 0 then
+    if redis.call('EXISTS', DEATHS) == 1 then deaths = redis.call('HMGET', DEATHS, unpack(found.ids)) end
+  else
+    local due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+    wait = due and math.max(0, due - time) or -1
+  end
+  enter(worker, want, waits and #found.ids == 0)
+  return {found.ids, found.tokens, found.records, deaths, wait, 0, buried}
+end
+
+-- Divides deliveries, each `stride` arguments that begin with entry and count, into those that the worker holds (entries,
+-- numbers) and the positions of the others.
+local function divide(stride)
+  local held, numbers, fenced, number = {}, {}, {}, 0
+  for i = 3, #ARGV, stride do
+    local id = ARGV[i]
+    local row = ask({}, 'XPENDING', STREAM, GROUP, id, id, 1)[1]
+    number = number + 1
+    if row and row[2] == ARGV[2] and row[4] == tonumber(ARGV[i + 1]) then
+      held[#held + 1], numbers[#numbers + 1] = id, number
+    else
+      fenced[#fenced + 1] = number - 1
+    end
+  end
+  return fenced, held, numbers
+end
+
+local function delete(ids)
+  if #ids == 0 then return end
+  redis.call('XACK', STREAM, GROUP, unpack(ids))
+  redis.call('XDEL', STREAM, unpack(ids))
+  redis.call('HDEL', DEATHS, unpack(ids))
+end
+
+-- Makes entries a consumer's and young again, without counting a delivery.
+local function hand_to(consumer, ids)
+  if #ids == 0 then return end
+  local command = {'XCLAIM', STREAM, GROUP, consumer, 0, unpack(ids)}
+  command[#command + 1] = 'JUSTID'
+  redis.call(unpack(command))
+end
+
+-- Gives back all that a worker holds but for the entries in `kept`; returns how many.
+local function give_back_all(worker, kept)
+  local count, rows = 0, pending('-', 1000, worker)
+  while #rows > 0 do
+    local ids = {}
+    for _, row in ipairs(rows) do
+      if not kept[row[1]] then ids[#ids + 1] = row[1] end
+    end
+    hand_to(RELEASED, ids)
+    count = count + #ids
+    rows = pending('(' .. rows[#rows][1], 1000, worker)
+  end
+  return count
+end
+
+local function ack()
+  local fenced, held = divide(2)
+  delete(held)
+  return fenced
+end
+
+local function release()
+  local fenced, held = divide(2)
+  hand_to(RELEASED, held)
+  ring(stem, #held)
+  return fenced
+end
+
+local function replace()
+  local fenced, held, numbers = divide(7)
+  delete(held)
+  for at, line in pairs(replacements(numbers)) do store(at, line.records, line.asks) end
+  return fenced
+end
+
+-- ARGV: worker, lease, then deliveries. What was claimed a moment ago, and isn't among them, is young by itself.
+local function extend()
+  table.remove(ARGV, 3)
+  local fenced, held = divide(2)
+  hand_to(ARGV[2], held)
+  return fenced
+end
+
+-- ARGV: worker, the last claim made before it reconnected, and the entries that it knows to hold: others are given back.
+local function recover()
+  local kept = {}
+  for i = 4, #ARGV do kept[ARGV[i]] = true end
+  refuse_until(ARGV[2], ARGV[3])
+  local count = give_back_all(ARGV[2], kept)
+  ring(stem, count)
+  return count
+end
+
+local function leave()
+  local count = give_back_all(ARGV[2], {})
+  enter(ARGV[2], 0, false)
+  drop_if_idle(ARGV[2])
+  ring(stem, count)
+  return count
+end
+
+local function depth()
+  local due = redis.call('ZCOUNT', DELAYED, '-inf', now())
+  local running = 0
+  for _, consumer in ipairs(ask({}, 'XPENDING', STREAM, GROUP)[4] or {}) do
+    if consumer[1] ~= RELEASED then running = running + consumer[2] end
+  end
+  local ready = math.max(0, redis.call('XLEN', STREAM) - running) + due
+  return {ready, redis.call('ZCARD', DELAYED) - due, running}
+end
+
+-- Returns up to `count` entries that wait behind `after`, an entry behind the letter of where it stands: first those
+-- given back (r), then those that nobody has read (n); and where this page ends.
+local function waiting(after, count)
+  local place, id = string.match(after, '^(%a)(.+)$')
+  local entries = {}
+  if place ~= 'n' then
+    for _, row in ipairs(pending(id and '(' .. id or '-', count, RELEASED)) do
+      entries[#entries + 1] = redis.call('XRANGE', STREAM, row[1], row[1])[1]
+    end
+    if #entries > 0 then return entries, 'r' .. entries[#entries][1] end
+    id = last_read() or '0-0'
+  end
+  entries = redis.call('XRANGE', STREAM, '(' .. id, '+', 'COUNT', count)
+  return entries, #entries > 0 and 'n' .. entries[#entries][1] or ''
+end
+
+-- ARGV: where the last page ended, how many. Returns where this one ends, and entry, record, time left of each.
+local function peek()
+  promote(now())
+  local entries, last = waiting(ARGV[2], ARGV[3])
+  local ids, records, left = {}, {}, {}
+  for i, entry in ipairs(entries) do ids[i], records[i], left[i] = entry[1], record_of(entry[2]), -1 end
+  return {last, ids, records, left}
+end
+
+-- Removes some messages that wait or are delayed; returns how many. ARGV: the window of what was seen.
+local function purge()
+  forget_seen(tonumber(ARGV[2]))
+  local ids = {}
+  for i, entry in ipairs((waiting('', 100))) do ids[i] = entry[1] end
+  if #ids > 0 then
+    delete(ids)
+    return #ids
+  end
+  local delayed = redis.call('ZRANGE', DELAYED, 0, 999)
+  if #delayed > 0 then
+    redis.call('ZREM', DELAYED, unpack(delayed))
+    redis.call('HDEL', LATER, unpack(delayed))
+  end
+  return #delayed
+end
+
+local function publish()
+  store(stem, published())
+end
+
+return ({
+  publish = publish, claim = claim, ack = ack, release = release, replace = replace, extend = extend, leave = leave,
+  recover = recover, depth = depth, peek = peek, purge = purge, declare = make_group,
+})[ARGV[1]]()
