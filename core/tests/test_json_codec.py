@@ -607,7 +607,7 @@ class TestIncoming:
 
         assert str(caught.value) == "task 'resize', argument 'width': Expected `int`, got `str`"
 
-    @pytest.mark.parametrize("args", [b"1", b"{}", b'["\xff"]', b"[" * 5_000 + b"]" * 5_000, b"[1e999]", b"[13]"])
+    @pytest.mark.parametrize("args", [b"1", b"{}", b'["\xff"]', b"[" * 200_000 + b"]" * 200_000, b"[1e999]", b"[13]"])
     @pytest.mark.parametrize("function", [bare, taking(Picky), taking(list)])
     def test_unreadable_arguments_are_decode_errors(self, function: Callable[..., Any], args: bytes) -> None:
         """Arguments that can't be read raise DecodeError, whatever is wrong with them."""
@@ -694,7 +694,7 @@ class TestEnvelope:
             ),
             *(b'{"v":1,"id":"1","at":1}', b'{"v":1,"id":1,"task":"t","queue":"q","reason":"r","at":1}'),
             *(b"[" * 1_000_000, b'{"v":1,"args":' + b"[" * 1_000_000, b'{"a":' * 100_000),
-            b'{"v":1,"id":"1","task":"t","at":1,"options":' + b'{"a":' * 5_000 + b"1" + b"}" * 5_001,
+            b'{"v":1,"id":"1","task":"t","at":1,"options":' + b'{"a":' * 200_000 + b"1" + b"}" * 200_001,
         ],
         ids=lambda body: repr(body[:40]),
     )

@@ -17,6 +17,8 @@ from boost_core.plugin import native
 PATCH = """
 import _thread, queue, select, sys, threading, time
 
+STARTS = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+
 def replaced(original):
     def patched(*given, **more):
         if sys._getframe(1).f_globals["__name__"] in ("__main__", "boost_core.native"):
@@ -27,7 +29,7 @@ def replaced(original):
 def patch():
     for module, names in {
         _thread: ("start_new_thread", "allocate_lock", "get_ident", "RLock"),
-        threading: ("_start_new_thread", "_allocate_lock", "get_ident", "Lock", "RLock", "Event", "Condition", "Thread"),
+        threading: (STARTS, "_allocate_lock", "get_ident", "Lock", "RLock", "Event", "Condition", "Thread"),
         queue: ("SimpleQueue",),
         select: ("poll",),
         time: ("sleep",),
