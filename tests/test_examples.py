@@ -147,11 +147,18 @@ KILLED, ALIVE = 7, 8
 
 
 def complete(demo: ModuleType) -> dict[str, Any]:
-    """Return what ``verdict`` is given after a run in which all went well: one file didn't parse, one job ran twice."""
+    """Return what ``verdict`` is given after a run in which all went well.
+
+    One file didn't parse; two jobs ran twice: one that the killed worker was in, and the last one that it ended.
+    """
     ledger = importlib.import_module("ledger").Ledger()
     for job, processes in {"1": [ALIVE], "2": [KILLED, ALIVE], "3": [ALIVE]}.items():
         ledger.starts[job] = [(float(at), pid) for at, pid in enumerate(processes)]
         ledger.ends[job] = [(5.0, ALIVE)]
+    for number in range(200):
+        ledger.starts[f"old {number}"] = [(-9.0, KILLED)]
+        ledger.ends[f"old {number}"] = [(number / 1000 - 9, KILLED)]
+    ledger.starts["old 199"].append((2.0, ALIVE))
     results = {"a.py": {"lines": 1}, "b.py": {"lines": 2}}
     run = demo.Run(
         results=dict(results),
@@ -174,6 +181,10 @@ FAULTS = {
         lambda it: it["run"].dead.update({"b.py": it["run"].results.pop("b.py")}),
         ["identical", "parse"],
     ),
+    "a job run twice that the killed worker had long ended": (
+        lambda it: it["ledger"].starts["old 100"].append((3.0, ALIVE)),
+        ["twice"],
+    ),
     "a job of a living worker run twice": (lambda it: it["ledger"].starts["1"].append((3.0, ALIVE)), ["twice"]),
 }
 
@@ -182,7 +193,7 @@ def test_a_complete_run_is_found_complete(demo: ModuleType, capsys: pytest.Captu
     """What the killed worker held may run twice; nothing else is amiss."""
     assert demo.verdict(**complete(demo)) == 0
     out = capsys.readouterr().out
-    assert out.startswith("\nCheck (1 jobs ran twice):\n")
+    assert out.startswith("\nCheck (2 jobs ran twice; the dead worker was in 1, had just ended 1):\n")
     assert (out.count("  ok    "), out.count("FAIL")) == (4, 0)
 
 

@@ -7,6 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+BATCH = 64
+"""How many ended jobs boost acknowledges together at most; a kill in between repeats them."""
+
 
 @dataclass
 class Ledger:
@@ -35,6 +38,11 @@ class Ledger:
     def unfinished_by(self, pid: int) -> set[str]:
         """Return the jobs that a process started and never ended."""
         return {job for job in self.touched_by(pid) if not any(who == pid for _, who in self.ends[job])}
+
+    def just_ended_by(self, pid: int) -> set[str]:
+        """Return the jobs that a process ended last: at most so many await their acknowledgement together."""
+        ends = sorted((at, job) for job, notes in self.ends.items() for at, who in notes if who == pid)
+        return {job for _, job in ends[-BATCH:]}
 
     def run_twice(self) -> set[str]:
         """Return the jobs that were started more than once."""
