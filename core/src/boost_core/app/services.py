@@ -75,23 +75,34 @@ class Services:
 
     def store(self, task: TaskPlan | None = None) -> Store:
         """Return the opened store of a task, else the app's. Raises ``StoreUnavailable`` or ``StoreNotFound``."""
-        chosen = self.store_choice(task)
-        store = self._stores.get(chosen)
+        choice = self.store_choice(task)
+        store = self._stores.get(choice)
         if store is None:
             with self._lock:
-                store = self._stores.get(chosen)
+                store = self._stores.get(choice)
                 if store is None:
-                    store = self._stores[chosen] = self._open_store(chosen)
+                    store = self._stores[choice] = self._open_store(*choice)
         return store
 
-    def store_choice(self, task: TaskPlan | None = None) -> Any:
-        """Return what names that store: the setting, else what the broker's spec says (the task's, else the app's)."""
-        broker = task.broker if task else self.registry.find("broker", self.settings.get("broker"))[0]
-        return store_of(self.settings, broker)
+    def store_choice(self, task: TaskPlan | None = None) -> tuple[Any, str | None]:
+        """Return what names that store, and the URL that it has unless it is told another.
 
-    def _open_store(self, chosen: Any) -> Store:
+        The name is the setting, else what the broker's spec says: the task's broker, else the app's. A store that goes
+        with the broker is on the same server.
+        """
+        broker, options = (task.broker, task.broker_options) if task else self._default_broker()
+        chosen = store_of(self.settings, broker)
+        return chosen, getattr(options, "url", None) if chosen == broker.store else None
+
+    def _default_broker(self) -> tuple[BrokerSpec, Any]:
+        spec, url = self.registry.find("broker", self.settings.get("broker"))
+        return spec, self.settings.plugin_options(spec, {"url": url} if url else {})
+
+    def _open_store(self, chosen: Any, beside: str | None) -> Store:
         spec, url = self.registry.find("store", chosen)
         options = self.settings.plugin_options(spec, {"url": url} if url else {})
+        if beside and getattr(options, "url", beside) is None:
+            options = self.settings.plugin_options(spec, {"url": beside})
         store: Store = self.registry.load(spec)(options)
         store.spec, store.clock = spec, self.clock
         store.open()
