@@ -351,3 +351,29 @@ def test_a_set_up_that_failed_counts_for_nothing(ready: Ready) -> None:
     assert ready.set_up().stderr == ""
 
     assert ready.boost("--version").startswith("boost")
+
+
+def test_an_environment_of_another_python_is_made_anew(ready: Ready) -> None:
+    """``make PYTHON=...`` means that interpreter, not the one that made what is there."""
+    ready.set_up()
+    stamp, old = ready.folder / "boost-stamp", ready.folder / "of the old one"
+    old.touch()
+    stamp.write_text(re.sub(r"^Python \S+", "Python 3.99.0", stamp.read_text()))
+
+    assert ready.set_up().stderr == ""
+
+    assert not old.exists()
+    assert ready.boost("--version").startswith("boost")
+
+
+def test_a_copied_repository_works_with_its_own_code(ready: Ready, tmp_path: Path) -> None:
+    """Where its environment was copied along, which still leads to the original."""
+    ready.set_up()
+    shutil.copytree(ready.repository.folder, tmp_path / "copy", symlinks=True)
+    copy = attrs.evolve(ready, folder=tmp_path / "copy" / ".venv")
+
+    assert set_up(tmp_path / "copy", copy.folder).stderr == ""
+
+    home = copy.boost("-c", "import boost_core; print(boost_core.__file__)", name="python").strip()
+    assert home == str(tmp_path / "copy" / "core" / "src" / "boost_core" / "__init__.py")
+    assert str(copy.folder) in (copy.folder / "bin" / "boost").read_text().splitlines()[0]

@@ -34,12 +34,13 @@ def set_up(folder):
     """Do nothing where the stamp fits; else make what is missing."""
     if sys.version_info < FLOOR:
         raise Missing("this is Python %d.%d; 3.11 or later is needed: make PYTHON=python3.12" % sys.version_info[:2])
-    stamp, wanted = folder / "boost-stamp", fingerprint()
-    if stamp.exists() and stamp.read_text() == wanted:
+    stamp, made = folder / "boost-stamp", "Python %s for %s\n" % (sys.version.split()[0], ROOT)
+    wanted, found = made + fingerprint(), stamp.read_text() if stamp.exists() else ""
+    if found == wanted:
         return
-    if stamp.exists():
-        stamp.unlink()  # what is left behind by a failure from here on fits no stamp
-    make_environment(folder)
+    # One of another Python, or copied with its repository, whose programs still start the original's interpreter.
+    make_environment(folder, clear=found.startswith("Python ") and not found.startswith(made))
+    stamp.write_text(made)  # what is left behind by a failure from here on fits no fingerprint
     python = str(folder / "bin" / "python")
     install(python, "--require-hashes", "-r", str(ROOT / "requirements" / "dev.txt"))
     editable = [part for package in packages() for part in ("-e", str(package))]
@@ -60,8 +61,8 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def make_environment(folder):
-    """Create the virtual environment."""
+def make_environment(folder, clear):
+    """Create the virtual environment; ``clear`` the one that is there."""
     if folder.is_dir() and os.listdir(folder) and not (folder / "pyvenv.cfg").exists():  # noqa: PTH208
         raise Missing("%s holds something else than an environment; choose another folder: make VENV=.venv" % folder)
     try:
@@ -70,7 +71,7 @@ def make_environment(folder):
     except ImportError:
         raise Missing("this Python has no venv module; on Debian: apt-get install python3-venv") from None
     try:
-        venv.create(folder, with_pip=True, clear=not (folder / "bin" / "python").exists())
+        venv.create(folder, with_pip=True, clear=clear or not (folder / "bin" / "python").exists())
     except (OSError, subprocess.CalledProcessError) as error:
         raise Missing(
             "%s can't be made (%s); choose another folder: make VENV=/tmp/boost-venv" % (folder, error)
