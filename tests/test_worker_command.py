@@ -397,3 +397,25 @@ def test_two_scripts_with_a_run_each_dont_take_each_others_jobs(project: Project
     assert str(second) in refused.stderr
     assert project.boost("worker", first, "--burst").returncode == 0
     assert project.notes() == ["one"]
+
+
+def test_more_is_logged_when_asked(project: Project) -> None:
+    """-v shows what boost does in detail, -vv what all libraries do as well."""
+    text = "import logging\nlogging.getLogger('boost.broker.acme').debug('detail')\nlogging.getLogger('other').debug('more')\n"
+    path = project.write("tasks.py", text + HELLO)
+
+    said = [project.boost(*options, "worker", path, "--burst").stderr for options in ([], ["-v"], ["-vv"])]
+
+    assert [(" detail\n" in log, " more\n" in log) for log in said] == [(False, False), (True, False), (True, True)]
+
+
+def test_controls_and_extensions_can_be_left_out(project: Project) -> None:
+    """--no-plugins has workers without them as well, so that one that is broken keeps nobody from working."""
+    path = project.write("tasks.py", HELLO)
+
+    with_all = project.boost("explain", path, "hello").stdout
+    without = project.boost("--no-plugins", "explain", path, "hello").stdout
+
+    assert "boost-control-expiry" in with_all
+    assert "boost-control-expiry" not in without
+    assert "RETRY retry (boost-core)" in without

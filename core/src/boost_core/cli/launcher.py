@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Final
 
@@ -11,6 +12,7 @@ import click
 from boost_core import __version__
 from boost_core.cli.commands import brokers, call, dead, doctor, explain, plugins, queue, worker
 from boost_core.errors import BadName, BoostError, BrokerUnavailable, StoreUnavailable, TargetError
+from boost_core.registry.registry import EVERYTHING
 
 # Exit codes of the command; docs/errors.md has the table.
 OK: Final = 0
@@ -23,14 +25,16 @@ CONFIGURATION: Final = 5
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOOST"})
 @click.version_option(__version__, prog_name="boost")
-@click.option("--no-plugins", is_flag=True, help="Load nothing but core and what is named.")
-@click.option("-v", "--verbose", count=True, help="Log more; twice for everything.")
-@click.pass_context
-def boost(context: click.Context, *, no_plugins: bool, verbose: int) -> None:
+@click.option("--no-plugins", is_flag=True, help="Load nothing but core and what is named: no controls, no extensions.")
+@click.option("-v", "--verbose", count=True, help="Log what boost does in detail; twice for all libraries as well.")
+def boost(*, no_plugins: bool, verbose: int) -> None:
     """Run functions on workers, through any message broker."""
-    level = {0: logging.INFO, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    level = logging.DEBUG if verbose > 1 else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
-    context.ensure_object(dict)["no_plugins"] = no_plugins
+    if verbose:
+        logging.getLogger("boost").setLevel(logging.DEBUG)
+    if no_plugins:  # by the environment, so that it holds for every app of the target
+        os.environ["BOOST_DISABLE"] = ",".join(filter(None, (os.environ.get("BOOST_DISABLE"), EVERYTHING)))
 
 
 _COMMANDS: Final = (

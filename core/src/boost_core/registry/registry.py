@@ -42,6 +42,9 @@ _NOT_FOUND: Final[dict[str, type[PluginNotFound]]] = {
     "control": ControlNotFound,
 }
 
+EVERYTHING: Final = "*"
+_BY_THEMSELVES: Final = ("control", "plugin")
+
 
 @attrs.frozen(kw_only=True)
 class PluginStatus:
@@ -59,6 +62,8 @@ class PluginStatus:
 
 class Registry:
     """Looks plugins up by kind and name; loads only what is asked for. ``disable`` names plugins or distributions.
+
+    ``EVERYTHING`` among them stands for all but core's that take part by being installed: controls and extensions.
 
     ``entries`` are what a scan found; the process's own scan unless given.
     """
@@ -182,6 +187,8 @@ class Registry:
         return [e for e in self._entries if e.kind == kind and e.name == name and not self._is_disabled(e)]
 
     def _is_disabled(self, entry: Entry) -> bool:
+        if EVERYTHING in self._disabled and entry.kind in _BY_THEMSELVES and entry.distribution != "boost-core":
+            return True
         return normal(entry.name) in self._disabled or normal(entry.distribution) in self._disabled
 
     def _not_found(self, kind: str, name: str) -> BoostError:
