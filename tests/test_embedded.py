@@ -123,3 +123,38 @@ def test_the_choice_of_durability_reaches_the_file(project: Project) -> None:
     project.environ["BOOST_BROKER_SQLITE__DURABILITY"] = "power"
 
     assert (default, project.python(read)) == ("1\n", "2\n")
+
+
+def test_a_url_names_the_file(project: Project) -> None:
+    """What stands behind the scheme is its path; a broker that has neither URL nor file says so."""
+    path = project.write("tasks.py", TASK)
+    file = project.folder / "other place" / "q.db"
+
+    pushed = project.boost("call", path, "job", "there", "--broker", f"sqlite://{file.parent}/q.db")
+    shown = json.loads(project.boost("queue", "show", "job", "--broker", f"sqlite://{file}", "-o", "json").stdout)
+    refused = project.boost("call", path, "job", "nowhere", "--broker", "memory://here")
+
+    assert pushed.returncode == 0, pushed.stderr
+    assert (shown["ready"], shown["where"]) == (1, str(file))
+    assert (refused.returncode, refused.stderr) == (
+        5,
+        "BadOption: broker 'memory' takes no URL, such as 'memory://here'.\n  Give its name: memory\n",
+    )
+
+
+@pytest.mark.parametrize(("of_the_store", "level"), [(None, 2), ("process", 1)])
+def test_results_are_as_durable_as_their_jobs(project: Project, of_the_store: str | None, level: int) -> None:
+    """The store follows the broker's durability, unless it is told its own: 2 is SQLite's FULL, 1 its NORMAL."""
+    project.environ["BOOST_BROKER_SQLITE__DURABILITY"] = "power"
+    if of_the_store:
+        project.environ["BOOST_STORE_SQLITE__DURABILITY"] = of_the_store
+    project.write("tasks.py", TASK)
+
+    said = project.python(
+        "import sys; sys.path.insert(0, '.')\nimport tasks\n"
+        "store = tasks.job.app.services.store(tasks.job.plan)\n"
+        "with store._file.locked() as connection:\n"
+        "    print(connection.execute('PRAGMA synchronous').fetchone()[0])"
+    )
+
+    assert int(said) == level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import attrs
 
 from boost_core.errors import BadName, BadOption
-from boost_core.options import build_options, convert_option, duration, option, option_names, shown_value
+from boost_core.options import build_options, convert_option, duration, mask_url, option, option_names, shown_value
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _PLUGIN_TABLES: Final = {
@@ -108,10 +109,15 @@ class Settings:
         """Return where a setting comes from; "default" where nobody set it."""
         return self._origins.get(name, "default")
 
-    def plugin_options(self, spec: Any, given: Mapping[str, Any] | None = None) -> Any:
-        """Return the frozen options of a plugin: project < environment < ``given``. Raises ``BadOption``."""
-        values: dict[str, Any] = {}
+    def plugin_options(
+        self, spec: Any, given: Mapping[str, Any] | None = None, beneath: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Return the frozen options of a plugin: project < environment < ``given``. Raises ``BadOption``.
+
+        ``beneath`` takes the place of defaults, where the plugin has such options.
+        """
         known = {name.lower(): name for name in option_names(spec.options)}
+        values = {name: value for name, value in (beneath or {}).items() if name in known}
         for layer in self._plugins.get((spec.kind, _environment_name(spec.name)), ()):
             values.update({known.get(name.lower(), name): value for name, value in layer.values.items()})
         values.update(given or {})
@@ -123,6 +129,23 @@ class Settings:
             (name, repr(shown_value(name, value)), self.origin(name))
             for name, value in {**self._values, **self.task_defaults}.items()
         ]
+
+
+def url_option(spec: Any, url: str | None) -> dict[str, str]:
+    """Return the option that the URL of a chosen plugin gives it: ``url``, else the path of its file.
+
+    Raises ``BadOption`` where the plugin has neither.
+    """
+    if url is None:
+        return {}
+    names = option_names(spec.options)
+    if "url" in names:
+        return {"url": url}
+    if "path" in names:
+        return {"path": urllib.parse.unquote(url.partition("://")[2])}
+    raise BadOption(
+        f"{spec.kind} {spec.name!r} takes no URL, such as {mask_url(url)!r}.", f"Give its name: {spec.name}"
+    )
 
 
 def _environment_name(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -17,11 +17,13 @@ from boost_core.contracts.store import Store
 from boost_core.forks import on_fork
 from boost_core.plan.resolve import store_of
 from boost_core.registry.registry import Registry
-from boost_core.settings import Settings
+from boost_core.settings import Settings, url_option
 from boost_core.types import Clock, QueueKind, QueueSpec
 
 if TYPE_CHECKING:
     from boost_core.plan.compile import TaskPlan
+
+Beside: TypeAlias = tuple[tuple[str, Any], ...]
 
 
 class Services:
@@ -84,25 +86,23 @@ class Services:
                     store = self._stores[choice] = self._open_store(*choice)
         return store
 
-    def store_choice(self, task: TaskPlan | None = None) -> tuple[Any, str | None]:
-        """Return what names that store, and the URL that it has unless it is told another.
+    def store_choice(self, task: TaskPlan | None = None) -> tuple[Any, Beside]:
+        """Return what names that store, and the options that it has unless it is told others.
 
         The name is the setting, else what the broker's spec says: the task's broker, else the app's. A store that goes
-        with the broker is on the same server.
+        with the broker is on the same server, and as durable: the ack of a job doesn't outlive its result.
         """
         broker, options = (task.broker, task.broker_options) if task else self._default_broker()
         chosen = store_of(self.settings, broker)
-        return chosen, getattr(options, "url", None) if chosen == broker.store else None
+        return chosen, _beside(options) if chosen == broker.store else ()
 
     def _default_broker(self) -> tuple[BrokerSpec, Any]:
         spec, url = self.registry.find("broker", self.settings.get("broker"))
-        return spec, self.settings.plugin_options(spec, {"url": url} if url else {})
+        return spec, self.settings.plugin_options(spec, url_option(spec, url))
 
-    def _open_store(self, chosen: Any, beside: str | None) -> Store:
+    def _open_store(self, chosen: Any, beside: Beside) -> Store:
         spec, url = self.registry.find("store", chosen)
-        options = self.settings.plugin_options(spec, {"url": url} if url else {})
-        if beside and getattr(options, "url", beside) is None:
-            options = self.settings.plugin_options(spec, {"url": beside})
+        options = self.settings.plugin_options(spec, url_option(spec, url), beneath=dict(beside))
         store: Store = self.registry.load(spec)(options)
         store.spec, store.clock = spec, self.clock
         store.open()
@@ -167,6 +167,12 @@ class _Deadlines:
 
 
 _FORGOTTEN: Final[list[Any]] = []
+
+
+def _beside(options: Any) -> Beside:
+    """Return what a store takes over from the broker that it goes with, where it has such options."""
+    values = {name: getattr(options, name, None) for name in ("url", "durability")}
+    return tuple((name, value) for name, value in values.items() if value is not None)
 
 
 def _behind_portal(broker: Any) -> SyncBroker:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boost_core.app.app import App
 from boost_core.cli.target import load_app
 from boost_core.names import DEAD_SUFFIX
+from boost_core.settings import url_option
 
 if TYPE_CHECKING:
     from boost_core.contracts.broker import SyncBroker
@@ -18,7 +19,7 @@ def opened_broker(chosen: str | None) -> SyncBroker:
     given: dict[str, Any] = {"broker": chosen} if chosen else {}
     app = App("command", **given)
     spec, url = app.registry.find("broker", app.settings.get("broker"))
-    return app.services.broker(spec, app.settings.plugin_options(spec, {"url": url} if url else {}))
+    return app.services.broker(spec, app.settings.plugin_options(spec, url_option(spec, url)))
 
 
 def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[SyncBroker, str]]:

@@ -18,7 +18,7 @@ from boost_core.plan.compile import Layer, TaskPlan
 from boost_core.plan.stages import check_references
 from boost_core.plan.task_options import CoreOptions
 from boost_core.registry.registry import Registry, unknown_option
-from boost_core.settings import Settings
+from boost_core.settings import Settings, url_option
 
 _CORE: Final = "boost-core"
 
@@ -107,7 +107,7 @@ class Resolver:
     def _check_store(self, chosen: Any) -> None:
         if chosen not in self._stores:
             spec, url = self._registry.find("store", chosen)
-            self._settings.plugin_options(spec, {"url": url} if url else {})
+            self._settings.plugin_options(spec, url_option(spec, url))
             self._stores.add(chosen)
 
     def _check_capabilities(self, plan: TaskPlan, values: Mapping[str, Any]) -> None:
@@ -189,7 +189,7 @@ class Resolver:
     def _broker(self, values: Mapping[str, Any]) -> tuple[BrokerSpec, Any]:
         chosen = values["broker"] or self._settings.get("broker")
         spec, url = self._registry.find("broker", chosen)
-        given = {**({"url": url} if url else {}), **values["broker_options"]}
+        given = {**url_option(spec, url), **values["broker_options"]}
         options = self._settings.plugin_options(spec, given)
         return self._registry.effective(spec, options), options
 
