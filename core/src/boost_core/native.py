@@ -11,6 +11,7 @@ switch greenlets while holding one of these locks.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import atexit
 import contextlib
@@ -25,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "poll", "sleep"]
+__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "own_socket", "poll", "sleep"]
 
 
 def _own_copy(name: str) -> Any:
@@ -226,6 +227,19 @@ class _BareThread:
             raise RuntimeError(message)
         if self.is_alive() and _acquire(self._running, timeout):
             self._running.release()
+
+
+def own_socket(connected: Any) -> Any:
+    """Return a connected socket as the operating system's own, that any thread may use; unpatched, it is that already.
+
+    gevent's belong to the thread that made them. What is returned lacks ``makefile``; the one given is used up.
+    """
+    if not _is_patched():
+        return connected
+    seconds = connected.gettimeout()
+    plain = _socket.socket(fileno=connected.detach())
+    plain.settimeout(seconds)
+    return plain
 
 
 def _is_patched() -> bool:

@@ -28,9 +28,15 @@ class Portal:
     def open(self) -> None:
         """Start the loop; idempotent."""
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = Thread(target=self._loop.run_forever, name=f"boost-loop-{self._name}", daemon=True)
+            started = Event()
+            self._thread = Thread(target=self._serve, args=(started,), name=f"boost-loop-{self._name}", daemon=True)
             self._thread.start()
+            started.wait()
+
+    def _serve(self, started: Event) -> None:
+        loop = self._loop = asyncio.new_event_loop()  # here: patched sockets belong to the thread that makes them
+        started.set()
+        loop.run_forever()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.

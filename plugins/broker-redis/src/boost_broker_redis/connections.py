@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import attrs
 from boost_core.plugin import mask_url
+from boost_core.plugin.native import own_socket
 from hiredis import pack_command
-from redis import Connection, SSLConnection, exceptions
+from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 from redis.connection import parse_url
 
 from boost_broker_redis.script import Call, Script
@@ -43,6 +44,23 @@ class Broken(Exception):
         return self.sent and not getattr(self.cause, "status_code", None)
 
 
+class NativeConnection(Connection):
+    """A connection that any thread may use, also where gevent has patched the process."""
+
+    def _connect(self) -> Any:
+        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class NativeUnixConnection(UnixDomainSocketConnection):
+    """The same over a Unix socket."""
+
+    def _connect(self) -> Any:
+        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
+
+
+_NATIVE: Final = {Connection: NativeConnection, UnixDomainSocketConnection: NativeUnixConnection}
+
+
 class Address:
     """Where the server is and how to log in there."""
 
@@ -52,7 +70,8 @@ class Address:
         scheme, _, rest = self.url.partition("://")
         url = f"{_TRANSPORTS.get(scheme, scheme)}://{rest}"
         self._facts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-        self._class = self._facts.pop("connection_class", Connection)
+        chosen = self._facts.pop("connection_class", Connection)
+        self._class = _NATIVE.get(chosen, chosen)
 
     def dial(self, seconds: float) -> Any:
         """Return a connection, logged in. Raises ``Broken``."""
