@@ -1,0 +1,71 @@
+"""Every test here runs on each broker, on its real server: one server a broker and run, or one of the test's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from houses import BROKERS, House, Stage, missing  # noqa: E402 - found by the line above
+
+PROVEN = [broker for broker in BROKERS if missing(broker) is None]
+_houses: dict[str, House] = {}
+
+
+def pytest_report_header() -> list[str]:
+    """Say which brokers are not proven, and why."""
+    return [f"NOT PROVEN: {broker}: {missing(broker)}" for broker in BROKERS if broker not in PROVEN]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a house or a broker of its own on each broker."""
+    for name in ("house", "own_house"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, PROVEN, indirect=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """End the servers that were started."""
+    yield
+    for house in _houses.values():
+        house.close()
+    _houses.clear()
+
+
+@pytest.fixture
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> House:
+    """Return where a broker lives; its server is shared by all tests that don't harm it."""
+    broker = request.param
+    if broker not in _houses:
+        _houses[broker] = House(broker, tmp_path_factory.mktemp(broker))
+    if broker == "sqlite":
+        monkeypatch.setenv("BOOST_SQLITE_PATH", str(_houses[broker].folder / "queue.db"))
+    return _houses[broker]
+
+
+@pytest.fixture
+def own_house(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[House]:
+    """Yield where a broker lives, with a server that the test may harm."""
+    house = House(request.param, tmp_path)
+    if request.param == "sqlite":
+        monkeypatch.setenv("BOOST_SQLITE_PATH", str(house.folder / "queue.db"))
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def stage(house: House) -> Iterator[Stage]:
+    """Yield an opened broker."""
+    stage = Stage(house)
+    yield stage
+    stage.close()
+
+
+assert "CI" not in os.environ or PROVEN == list(BROKERS), "with CI every broker must be proven: tools/servers install"
