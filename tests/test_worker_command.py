@@ -240,6 +240,19 @@ def test_call_waits_for_the_result(project: Project) -> None:
     assert json.loads(done.stdout) == [[1, "two", [3]], {"four": 4}]
 
 
+def test_call_takes_negative_numbers_and_words_that_python_reads_as_numbers(project: Project) -> None:
+    """A dash in front of a digit makes no option; NaN is text, as JSON has no such number."""
+    path = project.write(
+        "tasks.py", "from boost_core import boost\n@boost('echo')\ndef echo(*a):\n    return list(a)\n"
+    )
+    project.worker(path)
+
+    done = project.boost("call", path, "echo", "-1", "-2.5", "NaN", "--wait", "20s", "--", "-x", "-Infinity")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [-1, -2.5, "NaN", "-x", "-Infinity"]
+
+
 def test_call_waits_for_the_result_of_a_task_that_stores_none(project: Project) -> None:
     """Who waits wants this one result: the message asks for it."""
     path = project.write("tasks.py", "from boost_core import boost\n@boost('six')\ndef six():\n    return 6\n")
@@ -257,6 +270,9 @@ def test_call_waits_for_the_result_of_a_task_that_stores_none(project: Project) 
         (("echo", "--kw", "[1]"), 5, "BadOption: --kw '[1]' is no JSON object.\n"),
         (("echo", "--wait", "soon"), 2, "'soon' is no duration"),
         (("echo", "--delay", "-1"), 5, "can't be used: '-1' is no duration"),
+        (("echo", "--dealy", "1"), 2, "Error: No such option '--dealy'. (Did you mean one of: '--delay', "),
+        (("echo", "-x"), 2, "Error: No such option '-x'."),
+        (("echo", "--kw", '{"n": NaN}'), 5, "BadOption: --kw '{\"n\": NaN}' is no JSON: JSON has no NaN"),
     ],
 )
 def test_a_bad_call_is_told_what_is_wrong(project: Project, arguments: tuple[str, ...], code: int, text: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import click
 import msgspec
@@ -12,8 +14,23 @@ from boost_core.cli.parameters import seconds
 from boost_core.cli.target import load_app
 from boost_core.errors import BadOption
 
+_NUMBER: Final = re.compile(r"-\.?\d.*")
 
-@click.command()
+
+class _Command(click.Command):
+    """Takes negative numbers for arguments, and nothing else that begins with a dash, unless it stands after ``--``."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.ignore_unknown_options = True
+        known = [name for parameter in self.get_params(context) for name in parameter.opts]
+        for text in itertools.takewhile(lambda text: text != "--", args):
+            name = text.partition("=")[0]
+            if len(text) > 1 and text.startswith("-") and name not in known and not _NUMBER.fullmatch(text):
+                raise click.NoSuchOption(name, possibilities=known, ctx=context)
+        return super().parse_args(context, args)
+
+
+@click.command(cls=_Command)
 @click.argument("target")
 @click.argument("task")
 @click.argument("args", nargs=-1)
@@ -48,14 +65,24 @@ def call(
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _json(text)
     except ValueError:
         return text
 
 
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> Any:
+    """NaN and Infinity are words like others: JSON has no such numbers."""
+    message = f"JSON has no {name}"
+    raise ValueError(message)
+
+
 def _keywords(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = _json(text)
     except ValueError as error:
         raise BadOption(
             f"--kw {text!r} is no JSON: {error}", "Give a JSON object such as '{\"width\": 200}'."
