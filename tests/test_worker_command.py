@@ -80,6 +80,38 @@ def test_a_target_in_a_package_that_another_one_hides(project: Project) -> None:
     assert sorted(project.notes()) == ["click", "one-pack", "two-pack"]
 
 
+def test_several_apps_are_told_apart_by_their_attributes(project: Project) -> None:
+    """The error lists what to type, and each of it works; ``boost`` is the app of the plain decorator."""
+    text = NOTING.replace("import boost, current", "import App, boost")
+    for name, place in (("a", "a"), ("b", "b")):
+        text += f"{name} = App()\n@{name}.boost('on {place}')\ndef on_{name}():\n    note({place!r})\n"
+    path = project.write("apps.py", text + "@boost('on boost')\ndef on_boost():\n    note('boost')\n")
+
+    several = project.boost("worker", path, "--burst")
+    for name in ("a", "b", "boost"):
+        assert project.boost("call", f"{path}:{name}", f"on {name}").returncode == 0
+        assert project.boost("worker", f"{path}:{name}", "--burst").returncode == 0
+
+    assert several.returncode == 3
+    assert several.stderr == (
+        f"TargetError: target '{path}': there are several apps; name one: {path}:a, {path}:b, {path}:boost\n"
+    )
+    assert project.notes() == ["a", "b", "boost"]
+
+
+def test_queues_of_one_name_on_two_brokers_are_two(project: Project) -> None:
+    """Each has a row, which says its broker."""
+    text = "from boost_core import boost\n"
+    for broker in ("sqlite", "memory"):
+        text += f"@boost('q', name={broker!r}, broker={broker!r})\ndef on_{broker}(): ...\n"
+    path = project.write("two.py", text)
+    project.boost("call", path, "sqlite")
+
+    rows = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+
+    assert [(row["queue"], row["broker"], row["ready"]) for row in rows] == [("q", "memory", 0), ("q", "sqlite", 1)]
+
+
 def test_a_file_that_doesnt_import_shows_the_users_line(project: Project) -> None:
     """Exit code 3, the user's own line, and none of ours."""
     path = project.write("broken.py", "from boost_core import boost\nvalue = 1 / 0\n")

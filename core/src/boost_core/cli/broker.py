@@ -29,8 +29,9 @@ def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[
         yield from ((broker, name) for name in _work_queues(broker.queues()))
         return
     app = load_app(targets, chosen)
-    for name, task in sorted({task.plan.queue: task for task in app.tasks.values()}.items()):
-        yield app.publisher.broker(task.plan), name
+    found = {(task.plan.queue, app.publisher.broker(task.plan)) for task in app.tasks.values()}
+    for name, broker in sorted(found, key=lambda one: (one[0], one[1].spec.name, one[1].where())):
+        yield broker, name
 
 
 def _work_queues(names: Iterable[str]) -> list[str]:

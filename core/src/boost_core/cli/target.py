@@ -10,11 +10,14 @@ import traceback
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
-from boost_core import default_app
+from boost_core import boost, default_app
 from boost_core.app.app import App
 from boost_core.errors import TargetError
+
+DEFAULT: Final = "boost"
+"""The attribute that names the app of the module-level ``boost``: the decorator itself, as scripts import it."""
 
 
 def load_app(targets: tuple[str, ...], broker: str | None = None) -> App:
@@ -25,14 +28,13 @@ def load_app(targets: tuple[str, ...], broker: str | None = None) -> App:
     """
     if not targets:
         targets = _configured()
-    apps: dict[int, App] = {}
+    apps: dict[App, str] = {}
     for target in targets:
-        for app in _apps_of(target):
-            apps[id(app)] = app
+        for app, name in _apps_of(target):
+            apps.setdefault(app, name)
     if len(apps) > 1:
-        names = ", ".join(sorted(app.name for app in apps.values()))
-        raise TargetError(" ".join(targets), f"these hold several apps ({names}); name one: module:attribute")
-    app = next(iter(apps.values()))
+        raise TargetError(" ".join(targets), f"there are several apps; name one: {', '.join(sorted(apps.values()))}")
+    (app,) = apps
     if broker:
         app.override(broker=broker)
     return app
@@ -48,22 +50,25 @@ def _configured() -> tuple[str, ...]:
     return (target,)
 
 
-def _apps_of(target: str) -> list[App]:
+def _apps_of(target: str) -> list[tuple[App, str]]:
+    """Return the apps of a target that have tasks, each with the target that names it alone."""
     place, attribute = _split(target)
     module = _load(target, place)
     if attribute:
         value: Any = module
         for part in attribute.split("."):
             value = getattr(value, part, None)
+        if attribute == DEFAULT and value is boost:
+            value = default_app()
         if not isinstance(value, App):
             raise TargetError(target, f"{attribute!r} in it is {type(value).__name__}, not an App")
-        return [value]
-    found = [value for value in vars(module).values() if isinstance(value, App)]
-    app = default_app()
-    apps = [*found, *([app] if app.tasks else [])]
-    if not any(one.tasks for one in apps):
+        return [(value, target)]
+    found = [(value, f"{place}:{name}") for name, value in vars(module).items() if isinstance(value, App)]
+    found.append((default_app(), f"{place}:{DEFAULT}"))
+    apps = [(app, name) for app, name in found if app.tasks]
+    if not apps:
         raise TargetError(target, "declares no task; decorate a function with @boost()")
-    return [one for one in apps if one.tasks]
+    return apps
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -25,8 +25,8 @@ def queue() -> None:
 @output_option
 def list_queues(targets: tuple[str, ...], broker: str | None, output: str) -> None:
     """List the queues of TARGET's tasks, or all that the broker knows."""
-    rows = [_row(opened, name) for opened, name in queue_names(targets, broker)]
-    show_rows(rows, ("queue", "ready", "delayed", "running", "dead"), output, "no queues")
+    rows = [{**_row(opened, name), "broker": opened.spec.name} for opened, name in queue_names(targets, broker)]
+    show_rows(rows, ("queue", "ready", "delayed", "running", "dead", "broker"), output, "no queues")
 
 
 @queue.command("show")
