@@ -387,6 +387,26 @@ def test_disk_errors_name_the_remedy(file):
     assert rows(file) == [1]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_taken_away_is_not_written(file, replaced):
+    """What went there would be gone with the last process that has it open; who uses it is told, until it is back."""
+    kept = file.path.with_name("kept.db")
+    file.path.rename(kept)
+    if replaced:
+        file.path.touch()
+
+    with pytest.raises(BrokerUnavailable) as gone:
+        insert(file, 1)
+    kept.rename(file.path)
+    insert(file, 2)
+
+    assert str(gone.value) == (
+        f"broker 'thing': {file.path} was deleted or replaced while it was in use\n"
+        "  Put it back, or start this process anew: it then uses the file that is there."
+    )
+    assert rows(file) == [2]
+
+
 def test_closed_file(file):
     """Use after close raises ``Closed``, closing again does nothing, opening again works."""
     file.close()

@@ -11,6 +11,7 @@ FIX_PATH: Final = (
 FIX_LOCKED: Final = (
     "Look for a stopped or very busy process that has it open (fuser, lsof), or raise the option timeout."
 )
+FIX_GONE: Final = "Put it back, or start this process anew: it then uses the file that is there."
 _EXPLAINED: Final[dict[str, tuple[str, str | None]]] = {
     "SQLITE_FULL": ("can't grow: the disk is full", "Free some space; nothing that was confirmed is lost."),
     "SQLITE_READONLY": ("is read-only", FIX_PATH),

@@ -25,8 +25,8 @@ from boost_core.errors import Closed
 from boost_core.forks import on_fork
 from boost_core.native import RLock, sleep
 from boost_core.plugin import locks
-from boost_core.plugin.place import NETWORK_FILESYSTEMS, filesystem_of, project_file
-from boost_core.plugin.sqliteerrors import DAMAGED, FIX_LOCKED, FIX_PATH, explain, primary_name
+from boost_core.plugin.place import NETWORK_FILESYSTEMS, filesystem_of, identity_of, is_writable, project_file
+from boost_core.plugin.sqliteerrors import DAMAGED, FIX_GONE, FIX_LOCKED, FIX_PATH, explain, primary_name
 
 __all__ = ["DURABILITIES", "NETWORK_FILESYSTEMS", "SqliteFile", "filesystem_of", "project_file"]
 
@@ -64,6 +64,7 @@ class SqliteFile:
     _connection: sqlite3.Connection | None = attrs.field(default=None, init=False)
     _lock: int = attrs.field(default=-1, init=False)
     _paused: bool = attrs.field(default=False, init=False)
+    _identity: tuple[int, int] = attrs.field(default=(0, 0), init=False)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -78,6 +79,7 @@ class SqliteFile:
         self._check_platform()
         try:
             self._make()
+            self._identity = identity_of(self.path)
             self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self.fail(f"{self.path} can't be used: {error.strerror}", FIX_PATH) from error
@@ -159,6 +161,8 @@ class SqliteFile:
         self._enter(deadline)
         try:
             self._wait_for_lock(deadline)
+            if identity_of(self.path) != self._identity:  # what is written to a file without a name is lost
+                raise self.fail(f"{self.path} was deleted or replaced while it was in use", FIX_GONE)
             return self._connection or self._connect(deadline)
         except BaseException as error:
             self._release()
@@ -305,9 +309,9 @@ class SqliteFile:
             raise self.fail(
                 f"{self.path} is on a network file system ({kind}), whose locks can't be relied on", FIX_PATH
             )
-        if not _writable(folder):
+        if not is_writable(folder):
             raise self.fail(f"{self.path} can't be used: its folder is read-only", FIX_PATH)
-        if self.path.exists() and not _writable(self.path):
+        if self.path.exists() and not is_writable(self.path):
             raise self.fail(f"{self.path} is read-only", FIX_PATH)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -388,8 +392,3 @@ class Writing(Locked):
 
 
 _FORGOTTEN: Final[list[Any]] = []
-
-
-def _writable(path: Path) -> bool:
-    # The mode is asked as well, because root may write everything: who took the write bits away meant it.
-    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
