@@ -96,6 +96,15 @@ def test_tls(launch, build, queue):
     assert bodies(take(subscribe(broker, queue), 1, queue)) == ["job"]
 
 
+def test_tls_without_a_login(launch, build, tmp_path, queue):
+    """Also where an nkey stands for the password, or nothing does."""
+    key = new_key()
+    plain, keyed = launch(tls=True), launch(tls=True, settings={"authorization": {"users": [{"nkey": public(key)}]}})
+
+    for server, options in ((plain, {}), (keyed, {"nkey": write_seed(tmp_path / "seed", key)})):
+        push(build(server.url, tls_ca=str(server.ca), **options), queue, "job")
+
+
 @pytest.mark.parametrize(
     ("authorization", "login", "options"),
     [

@@ -71,11 +71,14 @@ class Connection:
         return int(self.client.max_payload)
 
     def after_fork(self) -> None:
-        """In a forked child: close the socket, or the server would take a dead parent for a live one."""
+        """In a forked child: close the socket, or the server would take a dead parent for a live one.
+
+        Its number is taken by /dev/null: what the child forgets would else close another file under that number.
+        """
         writer = getattr(self._client and self._client._transport, "_bare_io_writer", None)  # nats-py shows it nowhere
         if writer is not None:
-            with suppress(OSError):
-                os.close(writer.get_extra_info("socket").fileno())
+            with suppress(OSError), open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
+                os.dup2(nothing.fileno(), writer.get_extra_info("socket").fileno(), inheritable=False)
 
     @property
     def client(self) -> Client:
@@ -108,7 +111,9 @@ class Connection:
             raise ConnectionLost(self.name, f"{problem} ({self.where})")
         try:
             return task.result()
-        except (OSError, nats.errors.ConnectionClosedError, nats.errors.OutboundBufferLimitError) as error:
+        except APIError:
+            raise
+        except (OSError, nats.errors.Error) as error:
             raise ConnectionLost(self.name, f"the connection broke ({self.where}): {error}") from error
 
     async def post(self, posts: Sequence[Post], timeout: float | None = None) -> Batch:
@@ -169,7 +174,7 @@ class Connection:
 
         try:
             await self.bounded(send())
-        except (ConnectionLost, nats.errors.TimeoutError) as error:
+        except ConnectionLost as error:
             await client.force_reconnect()  # it may be alive, and deaf: nats-py alone would find out later
             raise ConnectionLost(self.name, f"the server didn't confirm what it was told ({self.where})") from error
 
@@ -187,7 +192,16 @@ class Connection:
                 if not self._up:
                     await self._dial(seconds)
         except TimeoutError as error:
+            if seconds >= self._options.timeout:
+                await self._give_up()
             raise trouble.explain(self.name, self.where, self._cause(error), seconds) from error
+
+    async def _give_up(self) -> None:
+        """Let nats-py dial no more, which has had its time; the next call does it anew."""
+        client, self._client = self._client, None
+        if client is not None:
+            await _hang_up(client)
+        self._settled.set()
 
     async def open(self) -> None:
         """Dial for the first time."""

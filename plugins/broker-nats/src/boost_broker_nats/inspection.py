@@ -69,8 +69,9 @@ async def _take_and_end(streams: Streams, queue: str) -> int:
         found = pull.take(MOST_AT_ONCE)
         await streams.connection.tell([(one.receipt.reply, ACK) for one in found])
         removed += len(found)
-        await pull.ask(MOST_AT_ONCE if found else 0)
-    await pull.stop()
+        if found:
+            await pull.ask(MOST_AT_ONCE)
+    await pull.stop()  # nothing is open any more, so nothing can have come
     return removed
 
 

@@ -58,11 +58,11 @@ class NatsSubscription(AsyncSubscription):
                 self._hold(found)
                 await self._releases.count_deaths(found)
                 return found
+            self._changed.clear()
+            await self._connection.bounded(self._ask(wanted))
             if self._woken or time.monotonic() >= ends:
                 self._woken = False
                 return []
-            self._changed.clear()
-            await self._connection.bounded(self._ask(wanted))
             await self._wait(min([ends, *(pull.due() for pull, _ in wanted if pull.due())]))
 
     def wake(self) -> None:
@@ -180,6 +180,7 @@ class NatsSubscription(AsyncSubscription):
             return
         self._closed = True
         self._changed.set()
+        self._connection.on_loss.remove(self._changed.set)
         if self._connection.up:
             with suppress(ConnectionLost):
                 boxes = await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
