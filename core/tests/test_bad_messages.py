@@ -47,6 +47,21 @@ BAD = {
         "DecodeError: task 'mixed', argument 'number': Expected `int`, got `str`",
     ),
 }
+OWN = b'json\n{"v":1,"id":"x","task":"mixed","at":1,"args":[1],"options":'
+BAD |= {
+    "an own option of another type": (
+        OWN + b'{"retries":"many"}}',
+        "task 'mixed': option retries='many' can't be used: Expected `int`, got `str`",
+    ),
+    "an own option out of its range": (
+        OWN + b'{"timeout":0}}',
+        "task 'mixed': option timeout=0 can't be used: it must be more than 0 seconds",
+    ),
+    "an own option of the whole task": (
+        OWN + b'{"retry_delay":5}}',
+        "task 'mixed': option 'retry_delay' belongs to the whole task; a message can't set it",
+    ),
+}
 NEWER = (
     b'json\n{"v":2,"id":"n","shape":"unheard of"}',
     "the message is of version 2; this worker reads up to version 1. Upgrade it.",
@@ -76,6 +91,35 @@ def test_an_unreadable_message_is_a_dead_letter_and_harms_no_neighbour(app: App,
     assert letter.body == body
     assert (letter.task, letter.attempt) == (("mixed", 1) if "argument" in what else (None, 0))
     assert good.depth().ready == 0
+
+
+def test_own_options_of_controls_that_arent_here_do_no_harm(app: App) -> None:
+    """A publisher may have more installed than its worker: what nobody here knows is passed over, the rest holds."""
+
+    @app.boost("mixed", results=True)
+    def attempts() -> None:
+        raise ValueError
+
+    body = b'json\n{"v":1,"id":"x","task":"mixed","at":1,"options":{"colour":"red","retries":1,"results":false}}'
+    attempts.broker.publish([Frame("x", "mixed", body)], 5.0)
+    with app.worker():
+        (letter,) = eventually(lambda: dead_letters(attempts))
+
+    assert (letter.reason, letter.attempt) == ("failed", 2)
+
+
+def test_an_unreadable_message_is_told_without_our_own_frames(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """One line says what is wrong with it; a traceback of the worker's own code would help nobody."""
+    job = app.boost("mixed")(lambda: None)
+    job.broker.publish([Frame("x", "mixed", b"?")], 5.0)
+    with app.worker():
+        eventually(lambda: dead_letters(job))
+
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage().endswith(
+        " of ? is a dead letter: bad_payload: the body is no message of boost: it starts with b'?' instead of a codec's name"
+    )
+    assert record.exc_info is None
 
 
 @pytest.fixture

@@ -74,6 +74,9 @@ class Admission:
     def _opened(self, delivery: Delivery, now: float) -> Run:
         try:
             message = self._open_body(delivery.body)
+            plan = self._pump.plans.get(message.task)
+            if message.options and plan is not None:
+                message.options = plan.read_own(message.options)
         except DecodeError as error:
             return Stray.run_of(BadBody(error), delivery, next(self._tokens), self._pump)
         except Exception as error:  # a codec's own bug: one message's end, not its neighbours'
@@ -81,7 +84,6 @@ class Admission:
             return Stray.run_of(BadBody(DecodeError(problem)), delivery, next(self._tokens), self._pump)
         lane = self._pump.lanes[delivery.queue]
         lane.bad_in_a_row = 0
-        plan = self._pump.plans.get(message.task)
         if plan is None or not lane.adopts(plan):
             return Stray.run_of(UnknownTask(), delivery, next(self._tokens), self._pump, message)
         return Run(plan, message, delivery, next(self._tokens), self._pump.clock, self._pump, now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from boost_core.bridge.settlement import Settlement
 from boost_core.bridge.verdict import ACK, RELEASED, verdict_of
 from boost_core.contracts.control import Gate, Policy
-from boost_core.errors import BoostError, ConnectionLost, text_of
+from boost_core.errors import BoostError, ConnectionLost, DecodeError, text_of
 from boost_core.native import Empty, SimpleQueue
 from boost_core.types import Cancelled, Dead, Delivery, Done, Ended, Next, Run
 
@@ -212,6 +212,9 @@ class Settler:
         if isinstance(verdict, Dead):
             self.counts["dead"] += 1
             error = getattr(outcome, "error", None)
+            if isinstance(error, DecodeError):  # it says where it stands: our own frames wouldn't help anybody
+                log.error("job %s of %s is a dead letter: %s: %s", message.id, message.task, verdict.reason, error)
+                return
             raised = None if error is None else (type(error), error, error.__traceback__)
             log.error("job %s of %s is a dead letter: %s", message.id, message.task, verdict.reason, exc_info=raised)
         elif isinstance(verdict, Next):

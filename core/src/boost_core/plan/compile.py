@@ -12,7 +12,7 @@ from boost_core.contracts.codec import Binder, Codec
 from boost_core.contracts.control import Control, Gate, Policy
 from boost_core.contracts.specs import BrokerSpec, ControlSpec, PoolSpec, World
 from boost_core.errors import BadOption, ControlMismatch, DecodeError, JobCancelled, JobTimeout
-from boost_core.options import duration
+from boost_core.options import convert_option, duration
 from boost_core.plan.current import RUNNING
 from boost_core.plan.effects import drive, drive_async, guarded, guarded_async
 from boost_core.plan.stages import ordered
@@ -36,8 +36,9 @@ class TaskPlan:
 
     ``call`` is compiled for messages without options of their own, so that a control that the task doesn't use
     costs nothing; ``call_own`` is for the others: while it is compiled, ``overridden`` is True. ``prefix`` begins each
-    body, ``largest`` bounds it, ``deduplicates`` tells whether the broker reads dedup ids. ``chains`` are the layers
-    that take part, by "gate", "wrap", "wrap_own" and "policy", first or outermost to last.
+    body, ``largest`` bounds it, ``own_fields`` are the options that a message may set, ``deduplicates`` tells whether
+    the broker reads dedup ids. ``chains`` are the layers that take part, by "gate", "wrap", "wrap_own" and "policy",
+    first or outermost to last.
     """
 
     name: str
@@ -60,6 +61,7 @@ class TaskPlan:
     largest: int
     deduplicates: bool
     layers: Sequence[Layer]
+    own_fields: Mapping[str, Any] = attrs.field(factory=dict)
     stampers: tuple[Callable[..., None], ...] = ()
     gates: tuple[Gate, ...] = ()
     policies: tuple[Policy, ...] = ()
@@ -68,6 +70,25 @@ class TaskPlan:
     call_own: RunnerCall | None = None
     overridden: bool = False
     chains: Mapping[str, Sequence[Layer]] = attrs.field(factory=dict)
+
+    def read_own(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a message's own options, typed as they were when it was pushed.
+
+        Raises ``DecodeError`` for what no message of this task can have; names that nobody here knows are left alone.
+        """
+        return {name: self._own_value(name, value) for name, value in options.items()}
+
+    def _own_value(self, name: str, value: Any) -> Any:
+        field = self.own_fields.get(name)
+        try:
+            if field is not None:
+                return convert_option(f"task {self.name!r}", field, value)
+        except BadOption as error:
+            raise DecodeError(str(error)) from error
+        if name in self.values:
+            message = f"task {self.name!r}: option {name!r} belongs to the whole task; a message can't set it"
+            raise DecodeError(message)
+        return value
 
 
 def add_runner(plan: TaskPlan) -> None:

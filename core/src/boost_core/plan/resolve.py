@@ -92,6 +92,7 @@ class Resolver:
             largest=broker.limits.max_body - broker.limits.max_body // HEADROOM,
             deduplicates=Capability.DEDUP in broker.capabilities,
             layers=self._layers(declared, specs),
+            own_fields={name: field for name, (field, _) in owners.items() if field.metadata.get("message")},
         )
         self._add_stampers(plan)
         self.check_needs(plan, {})
