@@ -1,0 +1,202 @@
+"""The servers' side of queues: topics made and looked at, messages counted and deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+import attrs
+from boost_core.plugin import BrokerUnavailable
+from boost_core.plugin.native import Lock, sleep
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+
+from boost_broker_kafka.config import client_config
+from boost_broker_kafka.plugin import KafkaOptions
+from boost_broker_kafka.trouble import Trouble
+
+K = TypeVar("K")
+
+Partition = tuple[str, int]
+"""Topic and number."""
+
+_FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_NEXT: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.02
+_FRESH_SECONDS: Final = 30.0
+
+
+@attrs.frozen
+class Span:
+    """What a partition holds: from which offset to which, and what the group committed of it."""
+
+    start: int
+    end: int
+    committed: int = 0
+    metadata: str = ""
+
+
+class Cluster:
+    """Asks the servers through one admin client, made at first use. Any thread."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._trouble = Trouble(options)
+        self._lock = Lock()
+        self._client: AdminClient | None = None
+        self._counts: dict[str, tuple[int, float]] = {}
+
+    @property
+    def client(self) -> AdminClient:
+        """The admin client."""
+        with self._lock:
+            if self._client is None:
+                config: dict[str, Any] = {**client_config(self._options), "error_cb": self._trouble.hear}
+                self._client = AdminClient(config)
+            return self._client
+
+    def close(self) -> AdminClient | None:
+        """Forget the client, and return it to whom it may concern."""
+        with self._lock:
+            client, self._client = self._client, None
+            return client
+
+    def probe(self, timeout: float, doing: str) -> None:
+        """Return once a server has answered. Raises ``BrokerUnavailable``: at once where waiting is of no use."""
+        deadline = time.monotonic() + timeout
+        self.client.poll(0)
+        self._trouble.over()  # what was heard so far is of the past
+        answer = self.client.describe_cluster(request_timeout=timeout)
+        while not answer.done():
+            self.client.poll(0)  # hears what goes wrong
+            if self._trouble.hopeless or time.monotonic() > deadline:
+                raise self._trouble.unavailable("kafka", doing)
+            sleep(_LONGEST_LOOK)
+        if isinstance(_outcome(answer), KafkaError):
+            raise self._trouble.unavailable("kafka", doing)
+        self._trouble.over()
+
+    # --- topics ------------------------------------------------------------------------------------
+
+    def describe(self, topics: Sequence[str]) -> dict[str, int | KafkaError]:
+        """Return how many partitions topics have, or what is wrong with them."""
+        asked = self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
+        found = self.outcomes(asked)
+        counts = {
+            topic: one if isinstance(one, KafkaError) else _usable_partitions(one) for topic, one in found.items()
+        }
+        now = time.monotonic()
+        self._counts |= {topic: (count, now) for topic, count in counts.items() if isinstance(count, int) and count}
+        return counts
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, as known half a minute ago; 0 where it isn't known."""
+        count, when = self._counts.get(topic, (0, 0.0))
+        if time.monotonic() - when > _FRESH_SECONDS:
+            now = self.describe([topic])[topic]
+            count = now if isinstance(now, int) else 0
+        return count
+
+    def forget(self, topic: str) -> None:
+        """Have the next ``partitions`` ask again."""
+        self._counts.pop(topic, None)
+
+    def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the settings of topics, as far as this user may know them."""
+        asked = self.client.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=self._options.timeout
+        )
+        found = self.outcomes({resource.name: future for resource, future in asked.items()})
+        return {
+            topic: {name: entry.value for name, entry in entries.items()}
+            for topic, entries in found.items()
+            if not isinstance(entries, KafkaError)
+        }
+
+    def copies(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return in how many copies topics are kept, as far as this user may know them."""
+        asked = self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
+        return {
+            topic: min(len(one.replicas) for one in found.partitions)
+            for topic, found in self.outcomes(asked).items()
+            if not isinstance(found, KafkaError)
+        }
+
+    def servers(self) -> int:
+        """Return how many servers there are."""
+        answer = self.outcomes({"": self.client.describe_cluster(request_timeout=self._options.timeout)})[""]
+        return len(self._sure(answer).nodes)
+
+    # --- messages ----------------------------------------------------------------------------------
+
+    def spans(self, partitions: Iterable[Partition]) -> dict[Partition, Span]:
+        """Return what partitions hold and what is committed of them. Raises ``BrokerUnavailable``."""
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        timeout = self._options.timeout
+        starts = self.client.list_offsets(dict.fromkeys(wanted, _FIRST), request_timeout=timeout)
+        ends = self.client.list_offsets(dict.fromkeys(wanted, _NEXT), request_timeout=timeout)
+        request = ConsumerGroupTopicPartitions(self._options.group, wanted)
+        groups = self.client.list_consumer_group_offsets([request], request_timeout=timeout)
+        found = self.outcomes({**_labelled("start", starts), **_labelled("end", ends), **groups})
+        committed = {(one.topic, one.partition): one for one in self._sure(found[self._options.group]).topic_partitions}
+        return {
+            (one.topic, one.partition): Span(
+                self._sure(found["start", one.topic, one.partition]).offset,
+                self._sure(found["end", one.topic, one.partition]).offset,
+                max(0, committed[one.topic, one.partition].offset),
+                committed[one.topic, one.partition].metadata or "",
+            )
+            for one in wanted
+        }
+
+    def ask_starts(self, partitions: Iterable[Partition]) -> Mapping[TopicPartition, Future[Any]]:
+        """Ask from which offset on partitions hold messages; the answers come by themselves."""
+        wanted = dict.fromkeys((TopicPartition(*partition) for partition in partitions), _FIRST)
+        return self.client.list_offsets(wanted, request_timeout=self._options.timeout)
+
+    def delete_before(self, offsets: Mapping[Partition, int]) -> Mapping[TopicPartition, Future[Any]]:
+        """Have messages below these offsets deleted; ``OFFSET_END`` means all. The answers come by themselves."""
+        wanted = [TopicPartition(*partition, offset) for partition, offset in offsets.items()]
+        return self.client.delete_records(wanted, request_timeout=self._options.timeout)
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    def outcomes(self, asked: Mapping[K, Future[Any]], timeout: float | None = None) -> dict[K, Any]:
+        """Return each answer, or the ``KafkaError`` instead of it, within the option ``timeout`` unless told otherwise.
+
+        Looks instead of waiting: futures wait on locks that gevent may have replaced.
+        """
+        deadline = time.monotonic() + (self._options.timeout if timeout is None else timeout)
+        pause = _FIRST_LOOK
+        while not all(future.done() for future in asked.values()) and time.monotonic() < deadline:
+            sleep(pause)
+            pause = min(pause * 2, _LONGEST_LOOK)
+        return {key: _outcome(future) for key, future in asked.items()}
+
+    def _sure(self, answer: Any) -> Any:
+        if isinstance(answer, KafkaError):
+            raise BrokerUnavailable("kafka", answer.str())
+        return answer
+
+
+def _labelled(label: str, asked: Mapping[TopicPartition, Future[Any]]) -> dict[Any, Future[Any]]:
+    return {(label, one.topic, one.partition): future for one, future in asked.items()}
+
+
+def _outcome(future: Future[Any]) -> Any:
+    if not future.done():
+        return KafkaError(KafkaError._TIMED_OUT)
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, KafkaException):
+        return error.args[0]
+    raise error
+
+
+def _usable_partitions(description: Any) -> int:
+    """Return how many partitions there are, 0 while one of them has no leader yet."""
+    partitions = description.partitions
+    return len(partitions) if all(one.leader is not None and one.leader.id >= 0 for one in partitions) else 0

@@ -1,0 +1,114 @@
+"""What of the ledger is written at the servers, and what isn't yet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from boost_broker_kafka.cluster import Partition
+from boost_broker_kafka.holdings import Holdings
+
+log = logging.getLogger("boost.broker.kafka")
+
+SECONDS: Final = 0.1
+ACKS: Final = 500
+
+STALE: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.FENCED_INSTANCE_ID})
+"""Answers to a commit after which the partitions are somebody else's."""
+
+_Commit = tuple[int, str]
+
+
+class Commits:
+    """Commits what changed: every 100 ms or 500 acks without waiting, and on demand.
+
+    The reader's thread, but for ``acked``: a consumer is for one thread, and keeps others waiting while it polls.
+    """
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        self._unwritten: dict[Partition, _Commit] = {}
+        self._under_way: dict[Partition, _Commit] = {}
+        self._acks = 0
+        self._last = time.monotonic()
+        self.consumer: Consumer
+
+    def acked(self, count: int) -> None:
+        """Count acks: many are worth a commit of their own. Any thread."""
+        self._acks += count
+
+    def tick(self) -> None:
+        """Commit if it is time to; one at a time, or an old one that failed would undo a new one."""
+        now = time.monotonic()
+        if self._under_way or (now - self._last < SECONDS and self._acks < ACKS):
+            return
+        self._last = now
+        self._acks = 0
+        self._collect()
+        if self._unwritten:
+            self._under_way, self._unwritten = self._unwritten, {}
+            self.consumer.commit(offsets=_offsets(self._under_way), asynchronous=True)
+
+    def write(self, only: Sequence[Partition] | None = None) -> KafkaError | None:
+        """Commit all there is, or what is of these partitions, and wait for the answer; return what went wrong."""
+        self._collect()
+        everything = {**self._under_way, **self._unwritten}
+        chosen = {one: commit for one, commit in everything.items() if only is None or one in only}
+        if not chosen:
+            return None
+        for partition in chosen:
+            self._unwritten.pop(partition, None)
+        try:
+            answers = self.consumer.commit(offsets=_offsets(chosen), asynchronous=False)
+        except KafkaException as error:
+            self._put_back(chosen)
+            failed: KafkaError = error.args[0]
+            return failed
+        return self._answered(answers or [])
+
+    def heard(self, error: KafkaError | None, answers: Sequence[TopicPartition]) -> None:
+        """Take the answer to a commit that nobody waited for; given to librdkafka as ``on_commit``."""
+        sent, self._under_way = self._under_way, {}
+        if error is not None:
+            log.debug("a commit failed and is repeated: %s", error)
+            self._put_back(sent)
+        else:
+            self._answered(answers)
+
+    def forget(self) -> None:
+        """Begin anew, with another consumer."""
+        self._unwritten, self._under_way = {}, {}
+
+    def _collect(self) -> None:
+        changed: Mapping[Any, _Commit] = self._holdings.ledger.commits()
+        self._unwritten |= changed
+
+    def _answered(self, answers: Sequence[TopicPartition]) -> KafkaError | None:
+        failed: dict[Partition, _Commit] = {}
+        worst = None
+        for one in answers:
+            partition = (one.topic, one.partition)
+            share = self._holdings.shares.get(partition)
+            if one.error is not None:
+                worst = one.error
+                failed[partition] = (one.offset, one.metadata or "")
+            elif share is not None:
+                share.committed = max(share.committed, one.offset)
+        self._put_back(failed)
+        return worst
+
+    def _put_back(self, commits: Mapping[Partition, _Commit]) -> None:
+        for partition, commit in commits.items():
+            if partition in self._holdings.shares:
+                self._unwritten.setdefault(partition, commit)
+
+
+def _offsets(commits: Mapping[Partition, _Commit]) -> list[TopicPartition]:
+    return [
+        TopicPartition(topic, number, offset, metadata=metadata)
+        for (topic, number), (offset, metadata) in commits.items()
+    ]

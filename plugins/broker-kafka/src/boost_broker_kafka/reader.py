@@ -1,0 +1,300 @@
+"""The thread that owns a worker's consumer: reads ahead, hears of rebalances, pauses and commits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+from boost_core.plugin import BrokerUnavailable, ConnectionLost, Delivery, Lost, QueueGone
+from boost_core.plugin.native import Event, Thread
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from boost_broker_kafka.brake import Brake
+from boost_broker_kafka.cluster import Cluster, Partition
+from boost_broker_kafka.commits import Commits
+from boost_broker_kafka.config import consumer_config
+from boost_broker_kafka.errands import Errands
+from boost_broker_kafka.holdings import Holdings, Share
+from boost_broker_kafka.housekeeping import Housekeeping
+from boost_broker_kafka.ladder import Rung
+from boost_broker_kafka.mover import Mover
+from boost_broker_kafka.plugin import KafkaOptions
+from boost_broker_kafka.topics import delay_topic, topic_of
+from boost_broker_kafka.trouble import Trouble
+
+log = logging.getLogger("boost.broker.kafka")
+
+IDLE_TICK, BUSY_TICK = 0.1, 0.02
+"""How long acks and other threads may wait for the consumer: it can't be woken."""
+
+AT_ONCE: Final = 500
+_LAST_REPORTS: Final = 1.0
+_HANDOVER_TICK: Final = 0.02
+_UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What a reader works with; they outlive it."""
+
+    name: str
+    options: KafkaOptions
+    cluster: Cluster
+    holdings: Holdings
+    mover: Mover
+    commits: Commits
+    lost: Lost
+
+
+class Reader:
+    """Reads the topics of queues from ``start`` to ``stop``. What goes wrong is raised by the next ``fetch``."""
+
+    def __init__(self, parts: Parts, queues: Sequence[str]) -> None:
+        self._parts = parts
+        self._options = parts.options
+        self._holdings = parts.holdings
+        self._queues = {topic_of(queue): queue for queue in queues}
+        self._delays = {delay_topic(queue): queue for queue in queues}
+        self._trouble = Trouble(parts.options)
+        self._told_down = False
+        self._housekeeping = Housekeeping(parts.cluster, parts.holdings, parts.options)
+        self._stop = Event()
+        self._broke = False
+        self._brake = Brake(parts.holdings, queues)
+        self._missing: dict[str, float] = {}
+        self.errands = Errands()
+        self.beat = time.monotonic()
+        self.consumer = Consumer(
+            {
+                **consumer_config(parts.options),
+                "error_cb": self._trouble.hear,
+                "on_commit": parts.commits.heard,
+            }
+        )
+        parts.commits.forget()
+        parts.commits.consumer = self.consumer
+        self._thread = Thread(target=self._serve, name=f"boost-read-{parts.name}")
+
+    # --- any thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End: commit what is done, and leave the group."""
+        self._stop.set()
+        with self._holdings.settled:
+            self._holdings.settled.notify_all()
+        self._thread.join(timeout)
+
+    def broken(self, timeout: float) -> bool:
+        """Return whether it ended by itself, after it let go of everything."""
+        if not self._broke:
+            return False
+        self._thread.join(timeout)
+        return True
+
+    def shut(self, queues: frozenset[str]) -> None:
+        """Read no more of these queues, and of all others again."""
+        self._brake.shut = queues
+
+    def heard_back(self) -> None:
+        """Note that the servers answer again: a later outage is news."""
+        self._trouble.over()
+        self._told_down = False
+
+    # --- the thread --------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        problem = None
+        try:
+            self.consumer.subscribe(
+                [*self._queues, *self._delays], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
+            )
+            while not self._stop.is_set():
+                self._turn()
+        except Exception as error:
+            log.debug("reading ended", exc_info=True)
+            problem = f"the consumer broke: {_shown(error)}"
+            self._broke = True
+        self._leave()
+        if problem is not None:
+            self._fail(ConnectionLost, problem)
+
+    def _turn(self) -> None:
+        self.beat = time.monotonic()
+        touched = self._take(self._read())
+        self._parts.mover.step()
+        self._brake.steer(self.consumer, touched)
+        self._parts.commits.tick()
+        self.errands.run()
+        self._housekeeping.tick(self.consumer)
+        self._look_for_missing()
+        if self._trouble.down and not self._told_down:
+            self._told_down = True
+            self._fail(ConnectionLost, f"no server answers: {self._trouble.reason()}")
+
+    def _read(self) -> Sequence[Message]:
+        if self._brake.rests():
+            self._holdings.await_room(BUSY_TICK)
+            return []
+        mover = self._parts.mover
+        tick = BUSY_TICK if self._holdings.busy else IDLE_TICK
+        first = self.consumer.poll(0.0 if mover.busy else min(tick, mover.pause()))
+        return [] if first is None else [first, *self.consumer.consume(AT_ONCE - 1, 0.0)]
+
+    def _take(self, messages: Sequence[Message]) -> set[Partition]:
+        """Sort what was read; return the partitions it is of."""
+        fresh: list[Delivery] = []
+        touched: set[Partition] = set()
+        ledger, shares = self._holdings.ledger, self._holdings.shares
+        for message in messages:
+            if message.error() is not None:
+                self._hear(message)
+                continue
+            partition: Any = (message.topic(), message.partition())
+            offset: Any = message.offset()
+            share = shares.get(partition)
+            if share is None:
+                continue
+            touched.add(partition)
+            share.next = offset + 1
+            if not ledger.begin(partition, offset):  # its last owner did it
+                continue
+            if offset < share.floor:
+                ledger.done(partition, offset, share.generation)
+            elif share.rung is not None:
+                self._parts.mover.add(share, share.rung, message)
+            else:
+                fresh.append(Delivery(share.queue, message.value() or b"", (partition, offset, share.generation)))
+        if fresh:
+            self._holdings.stock(fresh)
+        return touched
+
+    # --- rebalances --------------------------------------------------------------------------------
+
+    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take partitions over, each from where its last owner was."""
+        if partitions:
+            partitions = consumer.committed(partitions, self._options.timeout)
+        for one in partitions:
+            if one.error is not None:
+                raise KafkaException(one.error)
+            if one.offset < 0:
+                one.offset = OFFSET_BEGINNING
+            self._take_over(one)
+        consumer.incremental_assign([TopicPartition(one.topic, one.partition, one.offset) for one in partitions])
+        self._brake.look_again()
+
+    def _take_over(self, one: TopicPartition) -> None:
+        partition = (one.topic, one.partition)
+        base = max(one.offset, 0)
+        rung = Rung(one.partition) if one.topic in self._delays else None
+        self._holdings.shares[partition] = Share(
+            partition=partition,
+            queue=self._delays[one.topic] if rung is not None else self._queues[one.topic],
+            generation=self._holdings.ledger.assign(partition, base, one.metadata),
+            next=one.offset,
+            committed=base,
+            rung=rung,
+        )
+
+    def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Hand partitions over: let what runs end, commit, and fence what still runs."""
+        shares = self._shares(partitions)
+        self._parts.mover.drop(shares)
+        self._holdings.unread(shares)
+        self._await(shares, self._options.handover)
+        self._finish(shares)
+
+    def _lose(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Let go of partitions that are somebody else's already."""
+        shares = self._shares(partitions)
+        self._parts.mover.drop(shares)
+        self._report(self._holdings.give_up(shares))
+
+    def _await(self, shares: Sequence[Share], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        settled = self._holdings.settled
+        while any(share.busy for share in shares) and not self._stop.is_set() and time.monotonic() < deadline:
+            self.beat = time.monotonic()
+            self._parts.mover.step()
+            self.errands.run()
+            with settled:
+                settled.wait(_HANDOVER_TICK)
+
+    def _finish(self, shares: Sequence[Share]) -> None:
+        """Commit and give up, with no ack in between."""
+        partitions = [share.partition for share in shares]
+        with self._holdings.settled:
+            error = self._parts.commits.write(partitions) if partitions else None
+            gone = self._holdings.give_up(shares)
+        if error is not None:
+            log.warning("what was done of %d partitions last is done again: %s", len(shares), error.str())
+        self._report(gone)
+
+    def _report(self, gone: Sequence[Delivery]) -> None:
+        if gone and not self._stop.is_set():
+            self._parts.lost(gone)
+
+    def _shares(self, partitions: Sequence[TopicPartition]) -> list[Share]:
+        found = (self._holdings.shares.get((one.topic, one.partition)) for one in partitions)
+        return [share for share in found if share is not None]
+
+    # --- what goes wrong -----------------------------------------------------------------------------
+
+    def _hear(self, message: Message) -> None:
+        error, topic = message.error(), message.topic()
+        assert error is not None
+        if error.code() in _UNKNOWN and topic in self._queues:
+            self._missing.setdefault(topic, time.monotonic())
+        elif error.code() in _FORBIDDEN:
+            what = f"topic {topic!r}" if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else self._options.group
+            self._fail(BrokerUnavailable, f"no permission to read {what}: {error.str()}")
+        elif error.fatal():
+            raise KafkaException(error)
+        else:
+            log.debug("librdkafka: %s", error)
+
+    def _look_for_missing(self) -> None:
+        """Ask about topics that weren't found: a new one is known to some servers a moment later."""
+        if not self._missing:
+            return
+        now = time.monotonic()
+        due = [topic for topic, since in self._missing.items() if now - since >= 1.0]
+        if due:
+            for topic, found in self._parts.cluster.describe(due).items():
+                del self._missing[topic]
+                if isinstance(found, KafkaError) and found.code() in _UNKNOWN:
+                    self._holdings.buffer.fail(QueueGone(self._parts.name, self._queues[topic]))
+
+    def _fail(self, kind: Callable[[str, str], Exception], problem: str) -> None:
+        if not self._stop.is_set():
+            self._holdings.buffer.fail(kind(self._parts.name, problem))
+
+    def _leave(self) -> None:
+        """Commit, leave the group, and delete what is done. What is unsettled stays undone."""
+        try:
+            shares = list(self._holdings.shares.values())
+            self._parts.mover.drop(shares)
+            self._holdings.unread(shares)
+            deadline = time.monotonic() + _LAST_REPORTS
+            while self._parts.mover.busy and time.monotonic() < deadline:
+                self._parts.mover.step()
+            self._parts.commits.write()
+            self.errands.end()
+            self._housekeeping.trim()
+            self._report(self._holdings.give_up(shares))
+            self.consumer.close()
+            self._housekeeping.finish()
+        except Exception as error:
+            log.warning("leaving broker %s: %s", self._parts.name, _shown(error))
+
+
+def _shown(error: Exception) -> str:
+    return error.args[0].str() if isinstance(error, KafkaException) else f"{type(error).__name__}: {error}"

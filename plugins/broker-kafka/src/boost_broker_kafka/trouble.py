@@ -1,0 +1,82 @@
+"""What librdkafka says of its connections, put into one sentence and a remedy."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+from boost_core.plugin import BrokerUnavailable
+from confluent_kafka import KafkaError
+
+from boost_broker_kafka.plugin import KafkaOptions
+
+log = logging.getLogger("boost.broker.kafka")
+
+_STATE: Final = re.compile(r" \((after|identical)[^()]*\)")
+_WHERE: Final = re.compile(r"(?:\w+://)?([^/]+)/\w+: (.*)", re.DOTALL)
+_CONNECT: Final = re.compile(r"Connect to \S+ failed: ")
+_HARD: Final = (KafkaError._AUTHENTICATION, KafkaError._RESOLVE, KafkaError._SSL, KafkaError._BAD_MSG)
+_ADDRESS = 'Start it, or say where it is: url="kafka://host:9092".'
+
+
+class Trouble:
+    """Listens to one client's ``error_cb``: whether all servers are away, and why."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._last: KafkaError | None = None
+        self.down = False
+
+    def hear(self, error: KafkaError) -> None:
+        """Take note of an error; given to librdkafka as ``error_cb``."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            if not self.down:
+                log.info("no server of %s answers: %s", self._options.address.servers, self.reason())
+            self.down = True
+        else:
+            self._last = error
+
+    def over(self) -> None:
+        """Note that a server answered."""
+        if self.down:
+            log.info("a server of %s answers again", self._options.address.servers)
+        self.down, self._last = False, None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether waiting is of no use: every server refuses, or isn't one."""
+        if not self.down or self._last is None:
+            return False
+        return self._last.code() in _HARD or any(word in self._last.str() for word in ("refused", "SSL", "protocol"))
+
+    def reason(self) -> str:
+        """Return what was heard last, without the state of librdkafka's machinery."""
+        if self._last is None:
+            return "no answer"
+        text = _STATE.sub("", self._last.str())
+        found = _WHERE.fullmatch(text)
+        where, what = found.groups() if found else ("", text)
+        return f"{where}: {_CONNECT.sub('', what)}" if where else what
+
+    def unavailable(self, broker: str, doing: str) -> BrokerUnavailable:
+        """Return the error for servers that can't be reached."""
+        servers = self._options.address.servers
+        if self._last is None:
+            problem = f"{doing}: {servers} gave no answer within {self._options.timeout:g} s"
+            return BrokerUnavailable(broker, problem, "Look whether the server hangs, and at what lies in between.")
+        code, text = self._last.code(), self._last.str()
+        problem = f"{doing}: {self.reason()}"
+        if code == KafkaError._AUTHENTICATION:
+            user = self._options.address.username
+            return BrokerUnavailable(
+                broker,
+                f"user {user!r} can't log in: {self.reason()}",
+                f"Check username, password and mechanism ({self._options.mechanism} now).",
+            )
+        if code == KafkaError._BAD_MSG:
+            return BrokerUnavailable(broker, f"{servers} answers, but not as Kafka does: {self.reason()}", _ADDRESS)
+        if code == KafkaError._SSL or "SSL" in text or "security.protocol" in text:
+            tls = "on" if self._options.address.tls else "off"
+            return BrokerUnavailable(broker, problem, f"TLS is {tls} here; check tls, ca_file and the port.")
+        return BrokerUnavailable(broker, problem, _ADDRESS)
