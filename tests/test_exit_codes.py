@@ -324,8 +324,8 @@ ROWS = [
     Row(5, "call tasks.py ehco", text="TaskUnknown: no task named 'ehco' is declared. Did you mean 'echo'?\n"),
     Row(
         5,
-        "call tasks.py echo NaN",
-        text="BadArgument: task 'echo', argument 'a': value is nan, a number that JSON doesn't have;"
+        "call tasks.py echo 1e999",
+        text="BadArgument: task 'echo', argument 'a': value is inf, a number that JSON doesn't have;"
         " give None or text instead.\n",
     ),
     Row(
