@@ -1,4 +1,4 @@
-"""What must never happen: hook calls while jobs run, and tests that are skipped."""
+"""What must never happen: hook calls while jobs run, tests that are skipped, modules without an end."""
 
 from __future__ import annotations
 
@@ -147,3 +147,17 @@ def test_other_tests_end_as_they_do(tmp_path: Path) -> None:
     assert (fine.returncode, broken.returncode) == (0, 1)
     assert "1 passed, 1 xfailed" in fine.stdout
     assert "1 failed, 1 passed, 1 xfailed" in broken.stdout
+
+
+def test_no_module_is_longer_than_a_reader_can_bear() -> None:
+    """400 lines at most: what grows beyond is two nouns by then, and is split."""
+    folders = ("core", "plugins", "tools", "bench", "examples")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+
+    long = {path.name: lines for path in sources if "tests" not in path.parts and (lines := _lines(path)) > 400}
+
+    assert long == {}
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())

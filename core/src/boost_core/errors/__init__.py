@@ -1,0 +1,75 @@
+"""Every error that boost raises: what is wrong, with which name and value, and how to mend it."""
+
+from boost_core.errors.base import BoostError, text_of, traceback_text
+from boost_core.errors.declarations import (
+    BadName,
+    BadOption,
+    ControlError,
+    ControlMismatch,
+    TargetError,
+    TaskConflict,
+    TaskUnknown,
+)
+from boost_core.errors.messages import BadArgument, BodyTooLarge, DecodeError
+from boost_core.errors.plugins import (
+    BrokerNotFound,
+    CodecNotFound,
+    ControlNotFound,
+    PluginBroken,
+    PluginConflict,
+    PluginIncompatible,
+    PluginNotFound,
+    PoolNotFound,
+    Provider,
+    StoreNotFound,
+    UnsupportedCapability,
+)
+from boost_core.errors.results import JobCancelled, JobFailed, JobTimeout, ResultsOff, ResultTimeout
+from boost_core.errors.services import (
+    BrokerUnavailable,
+    Closed,
+    ConnectionLost,
+    PublishError,
+    QueueGone,
+    SettleError,
+    StoreUnavailable,
+)
+
+__all__ = [
+    "BadArgument",
+    "BadName",
+    "BadOption",
+    "BodyTooLarge",
+    "BoostError",
+    "BrokerNotFound",
+    "BrokerUnavailable",
+    "Closed",
+    "CodecNotFound",
+    "ConnectionLost",
+    "ControlError",
+    "ControlMismatch",
+    "ControlNotFound",
+    "DecodeError",
+    "JobCancelled",
+    "JobFailed",
+    "JobTimeout",
+    "PluginBroken",
+    "PluginConflict",
+    "PluginIncompatible",
+    "PluginNotFound",
+    "PoolNotFound",
+    "Provider",
+    "PublishError",
+    "QueueGone",
+    "ResultTimeout",
+    "ResultsOff",
+    "SettleError",
+    "StoreNotFound",
+    "StoreUnavailable",
+    "TargetError",
+    "TaskConflict",
+    "TaskUnknown",
+    "UnsupportedCapability",
+    "text_of",
+    "traceback_text",
+]
