@@ -23,6 +23,8 @@ from launcher import Proxy, install, start
 from with_broker import SERVERS, address
 
 BATCHED, SINGLES, PAIRS = 5000, 300, 7
+SLOW = {"nats": 1000}
+"""How many where each message waits for the disk."""
 KILLS = 30
 RESTARTS = 3
 QUEUES = 20
@@ -52,9 +54,10 @@ def speed(broker: str, _server: Any) -> list[Figure]:
     ours, raw = Ours(url), RAW[broker](url)
     note = "stored by the server before the call returns"
     try:
-        bulk = _ratios(ours.publish_batches, raw.publish_batches, BATCHED, ours, raw)
+        count = SLOW.get(broker, BATCHED)
+        bulk = _ratios(ours.publish_batches, raw.publish_batches, count, ours, raw)
         single = _ratios(ours.publish_singles, raw.publish_singles, SINGLES, ours, raw)
-        drain = [_drained(ours, raw) for _ in range(PAIRS)]
+        drain = [_drained(ours, raw, count) for _ in range(PAIRS)]
     finally:
         ours.app.close()
     return [
@@ -105,12 +108,12 @@ def _ratios(mine: Any, theirs: Any, count: int, ours: Ours, raw: Raw) -> list[fl
     return values
 
 
-def _drained(ours: Ours, raw: Raw) -> float:
+def _drained(ours: Ours, raw: Raw, count: int) -> float:
     ours.task.clear()
-    ours.publish_batches(BATCHED)
-    raw.publish_batches(BATCHED)
-    mine = ours.drain(BATCHED)
-    return timed(raw.drain, BATCHED) / mine
+    ours.publish_batches(count)
+    raw.publish_batches(count)
+    mine = ours.drain(count)
+    return timed(raw.drain, count) / mine
 
 
 # --- promises ------------------------------------------------------------------------------------------
