@@ -25,6 +25,9 @@ class Raw(Protocol):
     def drain(self, count: int) -> None:
         """Take and acknowledge, batch by batch."""
 
+    def close(self) -> None:
+        """Hang up."""
+
 
 class RawRedis:
     """A list, and a second one of what is being worked on."""
@@ -55,6 +58,9 @@ class RawRedis:
                 for body in bodies:
                     pipe.lrem("doing", 1, body)
                 pipe.execute()
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class RawRabbit:
@@ -115,6 +121,9 @@ class RawRabbit:
         channel.basic_cancel(getattr(tag, "consumer_tag", tag))
         channel.close()
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 class RawKafka:
     """A topic of one partition; an idempotent producer with acks=all; a committed offset a batch."""
@@ -155,6 +164,9 @@ class RawKafka:
             if messages:
                 self._consumer.commit(asynchronous=False)
             taken += len(messages)
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 class RawNats:
@@ -201,6 +213,10 @@ class RawNats:
                 taken += len(messages)
 
         self._loop.run_until_complete(take())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
 
 
 RAW: dict[str, Callable[[str], Raw]] = {

@@ -60,6 +60,7 @@ def speed(broker: str, _server: Any) -> list[Figure]:
         drain = [_drained(ours, raw, count) for _ in range(PAIRS)]
     finally:
         ours.app.close()
+        raw.close()
     return [
         at_least(f"{broker} push_many / confirmed batches of 100", bulk, 0.5, note),
         at_least(f"{broker} push / one confirmed publish", single, SINGLE.get(broker, 0.7), note),
