@@ -1,4 +1,4 @@
-"""``boost worker`` and the other commands, as real processes."""
+"""``boost worker``: its targets, queues and pools, and how it ends, as a real process."""
 
 from __future__ import annotations
 
@@ -258,89 +258,6 @@ def test_the_first_line_says_where_the_queue_is(project: Project) -> None:
     assert "threads x 3" in first
 
 
-def test_call_waits_for_the_result(project: Project) -> None:
-    """Boost call --wait prints the result as JSON; arguments are JSON, else text."""
-    path = project.write(
-        "tasks.py",
-        "from boost_core import boost\n@boost('echo', results=True)\ndef echo(*a, **k):\n    return [list(a), k]\n",
-    )
-    project.worker(path)
-
-    done = project.boost("call", path, "echo", "1", "two", "[3]", "--kw", '{"four": 4}', "--wait", "20s")
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[1, "two", [3]], {"four": 4}]
-
-
-def test_call_takes_negative_numbers_and_words_that_python_reads_as_numbers(project: Project) -> None:
-    """A dash in front of a digit makes no option; NaN is text, as JSON has no such number."""
-    path = project.write(
-        "tasks.py", "from boost_core import boost\n@boost('echo')\ndef echo(*a):\n    return list(a)\n"
-    )
-    project.worker(path)
-
-    done = project.boost("call", path, "echo", "-1", "-2.5", "NaN", "--wait", "20s", "--", "-x", "-Infinity")
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [-1, -2.5, "NaN", "-x", "-Infinity"]
-
-
-def test_call_waits_for_the_result_of_a_task_that_stores_none(project: Project) -> None:
-    """Who waits wants this one result: the message asks for it."""
-    path = project.write("tasks.py", "from boost_core import boost\n@boost('six')\ndef six():\n    return 6\n")
-    project.worker(path)
-
-    done = project.boost("call", path, "six", "--wait", "20s")
-
-    assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (("echo2",), 5, "TaskUnknown: no task named 'echo2' is declared. Did you mean 'echo'?\n"),
-        (("echo", "--kw", "[1]"), 5, "BadOption: --kw '[1]' is no JSON object.\n"),
-        (("echo", "--wait", "soon"), 2, "'soon' is no duration"),
-        (("echo", "--delay", "-1"), 5, "can't be used: '-1' is no duration"),
-        (("echo", "--dealy", "1"), 2, "Error: No such option '--dealy'. (Did you mean one of: '--delay', "),
-        (("echo", "-x"), 2, "Error: No such option '-x'."),
-        (("echo", "--kw", '{"n": NaN}'), 5, "BadOption: --kw '{\"n\": NaN}' is no JSON: JSON has no NaN"),
-    ],
-)
-def test_a_bad_call_is_told_what_is_wrong(project: Project, arguments: tuple[str, ...], code: int, text: str) -> None:
-    """Unknown tasks and unusable options end with a clear text and the right exit code, and push nothing."""
-    path = project.write("tasks.py", "from boost_core import boost\n@boost('echo')\ndef echo(*a): ...\n")
-
-    done = project.boost("call", path, *arguments)
-
-    assert done.returncode == code
-    assert text in done.stderr
-    assert json.loads(project.boost("queue", "list", path, "-o", "json").stdout)[0]["ready"] == 0
-
-
-def test_a_queue_is_shown_with_where_it_lives(project: Project) -> None:
-    """Boost queue show tells each state's count, also before anything was pushed; -o json and name are for programs."""
-    path = project.write("tasks.py", HELLO)
-    project.boost("call", path, "hello", "one")
-    project.boost("call", path, "hello", "later", "--delay", "1h")
-
-    shown = json.loads(project.boost("queue", "show", "hello", "-o", "json").stdout)
-    for_people = project.boost("queue", "show", "hello").stdout
-    names = project.boost("queue", "list", "-o", "name").stdout
-
-    assert shown == {
-        "queue": "hello",
-        "ready": 1,
-        "delayed": 1,
-        "running": 0,
-        "dead": 0,
-        "broker": "sqlite",
-        "where": project.environ["BOOST_SQLITE_PATH"],
-    }
-    assert for_people.splitlines()[:3] == ["queue    hello", "ready    1", "delayed  1"]
-    assert names == "hello\n"
-
-
 def test_the_pool_can_be_chosen(project: Project) -> None:
     """--pool runs all tasks in another way than they say; one that can't run them is refused with the reason."""
     path = project.write("tasks.py", HELLO)
@@ -358,54 +275,6 @@ def test_the_pool_can_be_chosen(project: Project) -> None:
     )
     assert "| solo x 1" in worked.stderr.splitlines()[0]
     assert project.notes() == ["one"]
-
-
-def test_dead_letters_are_listed_and_shown(project: Project) -> None:
-    """Boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
-    path = project.write(
-        "bad.py",
-        "from boost_core import boost\n@boost('bad', retries=1)\ndef bad(n):\n    raise ValueError(f'no {n}')\n",
-    )
-    job_id = project.boost("call", path, "bad", "7").stdout.strip()
-    project.boost("worker", path, "--burst")
-
-    (row,) = json.loads(project.boost("dead", "list", "-o", "json").stdout)
-    shown = project.boost("dead", "show", job_id[:8]).stdout
-    missing = project.boost("dead", "show", "nothing-like-it")
-
-    assert (row["id"], row["task"], row["reason"], row["attempt"]) == (job_id, "bad", "failed", 2)
-    assert row["error"] == "ValueError: no 7"
-    for text in ("attempt 1", "attempt 2", "[7]", "bad.py", "ValueError: no 7"):
-        assert text in shown
-    assert missing.returncode == 1
-    assert "no dead letter has an id that starts with 'nothing-like-it'" in missing.stderr
-
-
-def test_explain_shows_the_whole_chain(project: Project) -> None:
-    """Boost explain names broker, pool, each option's origin, and each control with its package."""
-    path = project.write("tasks.py", HELLO)
-
-    text = project.boost("explain", path, "hello").stdout
-
-    for part in (
-        "broker   sqlite   (boost-broker-sqlite",
-        "pool     threads   (boost-core",
-        "EXPIRE expiry (boost-control-expiry)",
-        "TIMEOUT timeout (boost-core) > CONTEXT result (boost-core) > hello",
-        "RETRY retry (boost-core) > RESULT result (boost-core)",
-        f"@boost at {path}:",
-    ):
-        assert part in text
-
-
-def test_plugins_lists_everything_found(project: Project) -> None:
-    """Boost plugins names kind, distribution, version, api and status of each."""
-    rows = json.loads(project.boost("plugins", "-o", "json").stdout)
-
-    found = {(row["kind"], row["name"]): row for row in rows}
-    assert found["broker", "sqlite"]["distribution"] == "boost-broker-sqlite"
-    assert {row["status"] for row in rows} == {"ok"}
-    assert {("pool", "threads"), ("store", "sqlite"), ("codec", "json"), ("control", "expiry")} <= set(found)
 
 
 def test_a_queue_of_any_name_works(project: Project) -> None:
