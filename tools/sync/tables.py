@@ -94,21 +94,32 @@ def _default(field: Any) -> str:
 
 
 def capabilities_text(specs: Iterable[Any]) -> str:
-    """Return what the brokers among some specs can do and bear."""
-    return "\n".join(_capabilities(spec) for spec in specs if spec.kind == "broker")
+    """Return what the brokers among some specs can do and bear: a column a broker, named where there are several."""
+    brokers = [spec for spec in specs if spec.kind == "broker"]
+    if not brokers:
+        return ""
+    known = type(next(iter(brokers[0].capabilities)))
+    names = [f"`{spec.name}`" for spec in brokers] if len(brokers) > 1 else ["has it"]
+    able = [
+        (f"`{item.value}`", *("yes" if item in spec.capabilities else "no" for spec in brokers), item.doc)
+        for item in known
+    ]
+    limits = [_limits(spec) for spec in brokers]
+    known_limits = dict.fromkeys(name for its in limits for name in its)
+    bears = [(name, *(its.get(name, NONE) for its in limits)) for name in known_limits]
+    values = ["value"] if len(brokers) == 1 else names
+    return f"{table(('capability', *names, 'what it means'), able)}\n{table(('limit', *values), bears)}"
 
 
-def _capabilities(spec: Any) -> str:
-    known = type(next(iter(spec.capabilities)))
-    rows = [(f"`{item.value}`", "yes" if item in spec.capabilities else "no", item.doc) for item in known]
-    limits = [("Largest body", size(spec.limits.max_body)), ("Messages in one batch", f"{spec.limits.max_batch:,}")]
-    limits += [("Priority levels", str(spec.limits.priorities))]
+def _limits(spec: Any) -> dict[str, str]:
+    limits = {"Largest body": size(spec.limits.max_body), "Messages in one batch": f"{spec.limits.max_batch:,}"}
+    limits["Priority levels"] = str(spec.limits.priorities)
     if "delay" in can(spec):
-        limits.append(("Longest delay", _seconds(spec.limits.max_delay, "unbounded")))
-        limits.append(("Steps of a delay", _seconds(spec.limits.delay_resolution, "")))
-    limits.append(("Lease", _seconds(spec.limits.lease, NONE)))
-    limits.append(("A killed worker's messages are taken over within", _seconds(spec.limits.takeover, NONE)))
-    return f"{table(('capability', 'has it', 'what it means'), rows)}\n{table(('limit', 'value'), limits)}"
+        limits["Longest delay"] = _seconds(spec.limits.max_delay, "unbounded")
+        limits["Steps of a delay"] = _seconds(spec.limits.delay_resolution, "")
+    limits["Lease"] = _seconds(spec.limits.lease, NONE)
+    limits["A killed worker's messages are taken over within"] = _seconds(spec.limits.takeover, NONE)
+    return limits
 
 
 def guarantees_text(specs: Iterable[Any]) -> str:
