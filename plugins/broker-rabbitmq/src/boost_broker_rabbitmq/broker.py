@@ -86,7 +86,7 @@ class RabbitBroker(SyncBroker):
             raise Closed(f"broker {NAME!r}")
 
     def _dial_worker(self) -> Connection:
-        return self._dialler.dial("worker", self._deadline(), heartbeat=True)
+        return self._dialler.dial("worker", self._deadline(), owned=True)
 
     # --- queues ----------------------------------------------------------------------------------
 
@@ -179,9 +179,23 @@ class RabbitBroker(SyncBroker):
             with self.sessions.lend(until) as session:
                 now = self.clock.time()
                 postings = [self._posting(session, *message, now, until) for message in wanted]
-                return session.publish(postings, until)
+                answer = session.publish(postings, until)
         except BrokerUnavailable as error:
             return Answer(failed=dict.fromkeys(range(len(wanted)), error.problem))
+        self._await_settled(postings, answer, until)
+        return answer
+
+    def _await_settled(self, postings: Sequence[Posting], answer: Answer, until: float) -> None:
+        """Wait until the server surely keeps the queues too: only then is a message stored that it confirmed."""
+        stored = {posting.key for index, posting in enumerate(postings) if index not in answer.failed}
+        wait = self.queues_there.seconds_to_settle(stored)
+        if wait:
+            left = max(0.0, until - time.monotonic())
+            time.sleep(min(wait, left))
+            if wait > left:
+                young = {index for index, posting in enumerate(postings) if posting.key in stored}
+                problem = f"its queue was made just now, and is sure to be kept in {wait - left:.1f} s only"
+                answer.unsure.update((index, problem) for index in young - answer.failed.keys())
 
     def _posting(
         self, session: Session, queue: str, stamp: Stamp, body: bytes | memoryview, now: float, until: float

@@ -23,7 +23,7 @@ def check(subject: Examined) -> Iterator[Finding]:
     until = time.monotonic() + broker.options.timeout
     with broker.sessions.lend(until) as session:
         version = session.connection.version
-        answer = session.publish([Posting(NOWHERE, b"", {})], time.monotonic() + ALARM_SECONDS)
+        answer = session.publish([Posting(NOWHERE, b"?", {})], time.monotonic() + ALARM_SECONDS)
     shown = ".".join(map(str, version))
     kind = broker.options.queue_type
     yield Finding(Level.OK, f"RabbitMQ {shown}, {kind} queues, heartbeat {broker.options.heartbeat:g} s")

@@ -6,11 +6,12 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import unpack_from
 from typing import Any, Final
 
 import amqp
+import attrs
 from amqp import spec
 from amqp.exceptions import ChannelError, UnexpectedFrame, error_for_code
 
@@ -22,6 +23,23 @@ NACK: Final = (60, 120)  # py-amqp has no name for what only RabbitMQ has
 
 OnContent = Callable[[bytes, bytes, bytes], None]
 """Takes a message from the server: the arguments of its method, its content header, its body."""
+
+
+OLDEST: Final = (3, 10)
+"""The first version that has all that delays and times to live rest on."""
+
+
+@attrs.define(eq=False)
+class TooOld(Exception):
+    """The server is something else than RabbitMQ, or of a version before ``OLDEST``."""
+
+    product: str
+    version: str
+
+
+def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return a server's version from its properties, such as (3, 10, 8); () where it has none."""
+    return tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:3])
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
@@ -56,7 +74,7 @@ class Connection(amqp.Connection):  # type: ignore[misc]
 
     _METHODS: Final = {
         **amqp.Connection._METHODS,
-        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s")[1],
+        spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s"),
     }
 
     def __init__(self, wire: Wire, address: Address, *, purpose: str, heartbeat: float) -> None:
@@ -80,6 +98,11 @@ class Connection(amqp.Connection):  # type: ignore[misc]
         """Return what the bytes go over."""
         return self.wire
 
+    def _on_start(self, major: int, minor: int, properties: Mapping[str, Any], *rest: Any) -> None:
+        if version_of(properties) < OLDEST:
+            raise TooOld(str(properties.get("product", "a server")), str(properties.get("version", "of no version")))
+        super()._on_start(major, minor, properties, *rest)
+
     def _on_blocked(self, reason: str) -> None:
         self.blocked = reason or "an alarm"
 
@@ -89,8 +112,7 @@ class Connection(amqp.Connection):  # type: ignore[misc]
     @property
     def version(self) -> tuple[int, ...]:
         """The server's version, such as (3, 10, 8)."""
-        found = re.findall(r"\d+", str(self.server_properties.get("version", "")))
-        return tuple(int(number) for number in found[:3])
+        return version_of(self.server_properties)
 
     def new_channel(self) -> Channel:
         """Return another open channel, which leaves bodies as they are."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from boost_core.plugin import Clock, Delivery, Depth
+import amqp
+from boost_core.plugin import Clock, ConnectionLost, Delivery, Depth
 from boost_core.plugin.native import Lock
 from boost_core.plugin.pushbuffer import PushBuffer
 
@@ -64,7 +66,7 @@ class Custody:
             for line, delivery, consumer in burst:
                 if line.alive:
                     line.window.take(delivery.receipt.tag, consumer)
-                    (fresh if line.window.consumer else late).append(delivery)
+                    (fresh if line.window.open else late).append(delivery)
         if fresh:
             self._buffer.put(fresh)
         if late:
@@ -129,6 +131,7 @@ class Custody:
             if receipt.line.alive:
                 receipt.taken = now
                 receipt.line.taken[receipt.tag] = delivery
+                receipt.line.window.wanted -= 1
                 found.append(delivery)
                 if receipt.stamp.deaths or receipt.stamp.returns:
                     delivery.deaths = self._deaths(receipt)
@@ -214,50 +217,92 @@ class Custody:
         missing = answer.failed.keys() | answer.unsure.keys()
         return [delivery for index, delivery in enumerate(deliveries) if index not in missing]
 
-    def grow(self, line: Line, want: int, waiting: int, *, patient: bool) -> bool:
+    def tune(self, line: Line, want: int, *, patient: bool) -> bool:
         """Let a new consumer take over where the server may send too little; where ``patient``, only if far too little.
 
         Return whether it is still too little.
         """
+        waiting = self._buffer.waiting(line.queue)
         with self.lock:
             window = line.window
-            lacking = window.lacks(want, waiting) > 0
-            if not lacking or (patient and not window.must_grow(want, waiting)):
+            window.wanted = want
+            generous = window.is_generous(waiting)
+        if generous:
+            self._trim(line, want)
+            waiting = want
+        with self.lock:
+            lacking = window.lacks(waiting) > 0
+            if not lacking or (patient and not window.must_grow(waiting)):
                 return lacking
-            closed = window.close()
-            number, size = window.renew(want, waiting, len(line.taken))
-            self._link.post(lambda: line.consume(closed, number, size))
+            window.open = window.renewing = True
+            self._link.post(lambda: self._renew(line))
             return False
+
+    def _renew(self, line: Line) -> None:
+        """End a line's consumer, and begin another one that may be sent what is wanted by then. The link's thread."""
+        with self.lock:
+            closed = line.window.close()
+        line.cancel(closed)
+        self.take_in()  # all that the last consumer was sent is here
+        waiting = self._buffer.waiting(line.queue)
+        with self.lock:
+            if not line.window.open:  # it was shut off meanwhile
+                line.window.renewing = False
+                return
+            number, size = line.window.renew(waiting, len(line.taken))
+        line.consume(number, size)
 
     # --- giving up -----------------------------------------------------------------------------------
 
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back what core held. What else the queues are to bring is for the next fetch to say."""
+        self._stop({delivery.receipt.line for delivery in deliveries})
+        self.give_back(deliveries)
+
     def shut(self, queue: str) -> None:
         """Have the server send no more of a queue, and give back what core didn't take."""
-        with self.lock:
-            line = self.lines.get(queue)
-            if line is None:
-                return
-            self._cancel(line)
-            back = self._waitlist.drop(queue)
-        self.give_back([*self._buffer.drop(queue=queue), *back])
+        line = self.lines.get(queue)
+        if line is not None:
+            self._stop([line])
+            with self.lock:
+                back = self._waitlist.drop(queue)
+            self.give_back([*self._buffer.drop(queue=queue), *back])
 
-    def trim(self, line: Line, keep: int) -> None:
+    def _trim(self, line: Line, keep: int) -> None:
         """Shut a line off that was sent too much; give back all but ``keep``."""
-        with self.lock:
-            self._cancel(line)
+        self._stop([line])
         places = itertools.count()
         self.give_back(self._buffer.drop(lambda _: next(places) >= keep, line.queue))
 
     def clear(self, seconds: float) -> None:
         """Shut everything off and give everything back, also what core holds."""
+        self._stop(list(self.lines.values()))
         with self.lock:
-            for line in self.lines.values():
-                self._cancel(line)
             back = self._waitlist.drop()
             for line in self.lines.values():
                 back.extend(line.taken.values())
                 line.taken.clear()
         self.give_back([*self._buffer.drop(), *back], seconds)
+
+    def _stop(self, lines: Collection[Line]) -> None:
+        """Have the server send no more over some lines; return when it doesn't.
+
+        What is given back before might come to us again, cross with the end of its consumer, and so be returned once
+        more, which before 4.3 counts like a death.
+        """
+
+        def cancel() -> None:
+            with self.lock:
+                consumers = [(line, line.window.close()) for line in lines]
+            for line, number in consumers:
+                line.cancel(number)
+            self.take_in()
+            with self.lock:
+                for line in lines:
+                    line.window.open = False
+
+        with contextlib.suppress(OSError, ConnectionLost, amqp.AMQPError):
+            self._link.ask(cancel)
 
     def remove(self, queue: str) -> int:
         """End what core didn't take of a queue, as done; return how many messages that were."""
@@ -266,11 +311,6 @@ class Custody:
         removed.extend(self._buffer.drop(queue=queue))
         self.settle(removed, done=True)
         return len(removed)
-
-    def _cancel(self, line: Line) -> None:
-        number = line.window.close()
-        if number:
-            self._link.post(lambda: line.cancel(number))
 
     def depth(self, line: Line, ready: int) -> Depth:
         """Return what there is of a queue, of which the server has ``ready``. The link's thread."""

@@ -12,6 +12,7 @@ from amqp.exceptions import AccessRefused, NotAllowed
 from boost_core.plugin import BrokerUnavailable
 
 from boost_broker_rabbitmq.address import Address
+from boost_broker_rabbitmq.connection import OLDEST, TooOld
 from boost_broker_rabbitmq.wire import NoAmqp
 
 NAME: Final = "rabbitmq"
@@ -65,6 +66,10 @@ def _unanswered(error: OSError, address: Address, place: str) -> tuple[str, str]
 
 def _refused(error: BaseException, address: Address, place: str) -> tuple[str, str]:
     text = reason_of(error)
+    if isinstance(error, TooOld):
+        oldest = ".".join(map(str, OLDEST))
+        problem = f"{place} is {error.product} {error.version}; it must be RabbitMQ {oldest} or later"
+        return problem, "Upgrade the server: delays and times to live rest on what came then."
     if isinstance(error, AccessRefused):
         problem = f"{place} refused the login of user {address.user!r}: wrong user or password"
         return problem, f"Correct the url {address.shown}. The user guest may log in on the server's own host only."

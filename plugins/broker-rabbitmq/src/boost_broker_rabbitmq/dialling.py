@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from typing import Final
 
 from boost_core.plugin import BrokerUnavailable
 
@@ -14,8 +13,6 @@ from boost_broker_rabbitmq.connection import Connection
 from boost_broker_rabbitmq.diagnosis import NAME, unreachable
 from boost_broker_rabbitmq.plugin import RabbitOptions
 from boost_broker_rabbitmq.wire import Wire
-
-OLDEST: Final = (3, 10)
 
 
 class Dialler:
@@ -30,14 +27,17 @@ class Dialler:
             random.shuffle(hosts)  # so that a cluster's nodes share its clients
         self._hosts = hosts
 
-    def dial(self, purpose: str, until: float, *, heartbeat: bool = False) -> Connection:
-        """Return a connection. Raises ``BrokerUnavailable`` by ``until`` (monotonic), with what each host said."""
+    def dial(self, purpose: str, until: float, *, owned: bool = False) -> Connection:
+        """Return a connection; one that is ``owned`` by a native thread has heartbeats.
+
+        Raises ``BrokerUnavailable`` by ``until`` (monotonic), with what each host said.
+        """
         errors: list[BrokerUnavailable] = []
         for number, host in enumerate(self._hosts):
             left = until - time.monotonic()
             share = left / (len(self._hosts) - number)  # a host that hangs must not use up the others' time
             try:
-                connection = self._dial(host, purpose, time.monotonic() + share, heartbeat=heartbeat)
+                connection = self._dial(host, purpose, time.monotonic() + share, owned=owned)
             except BrokerUnavailable as error:
                 errors.append(error)
                 continue
@@ -48,27 +48,14 @@ class Dialler:
         problem = "none of its hosts can be used: " + "; ".join(error.problem for error in errors)
         raise BrokerUnavailable(NAME, problem, errors[0].fix)
 
-    def _dial(self, host: tuple[str, int], purpose: str, until: float, *, heartbeat: bool) -> Connection:
-        wire = Wire(*host, self._context)
+    def _dial(self, host: tuple[str, int], purpose: str, until: float, *, owned: bool) -> Connection:
+        wire = Wire(*host, self._context, native=owned)
         wire.until = until
-        beat = self._heartbeat if heartbeat else 0
+        beat = self._heartbeat if owned else 0
         connection = Connection(wire, self._address, purpose=purpose, heartbeat=beat)
         try:
             connection.connect()
-            _check_age(connection, f"{host[0]}:{host[1]}")
-        except BrokerUnavailable:
-            connection.end(1.0)
-            raise
         except Exception as error:  # whatever py-amqp makes of what it can't read is the server's fault
             wire.close()
             raise unreachable(error, self._address, *host) from error
         return connection
-
-
-def _check_age(connection: Connection, place: str) -> None:
-    if connection.version < OLDEST:
-        shown = ".".join(map(str, connection.version)) or "of an unknown version"
-        oldest = ".".join(map(str, OLDEST))
-        product = connection.server_properties.get("product", "a server")
-        problem = f"{place} is {product} {shown}; it must be RabbitMQ {oldest} or later"
-        raise BrokerUnavailable(NAME, problem, "Upgrade the server: delays and times to live rest on what came then.")

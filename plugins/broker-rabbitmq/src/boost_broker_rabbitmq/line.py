@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 from amqp import spec
-from amqp.exceptions import ConsumerCancelled
+from amqp.exceptions import ConsumerCancelled, RecoverableConnectionError
 from boost_core.plugin import Delivery
 
 from boost_broker_rabbitmq.connection import Channel, Connection
@@ -18,6 +18,7 @@ from boost_broker_rabbitmq.window import Window
 CONSUMER_TIMEOUT_FROM: Final = (3, 11, 15)
 """The first version on which a consumer says for itself how long its messages may take."""
 
+_MOST_QUESTIONS: Final = 5
 _A_YEAR_MS: Final = 365 * 24 * 3600 * 1000
 
 
@@ -61,27 +62,30 @@ class Line:
             self._arguments = {"x-consumer-timeout": _A_YEAR_MS}
         channel = self._channel = connection.new_channel()
         channel.on_delivery = self._take
-        number, size = self.window.renew(1, 0, 0)
+        number, size = self.window.renew(0, 0)
         channel.basic_qos(0, size, False)
         channel.basic_consume(self.name, str(number), on_cancel=self._cancelled, arguments=self._arguments)
         self._end = on_end
         channel.on_end = self._ended
 
-    def consume(self, closed: int, number: int, size: int) -> None:
-        """Let a new consumer take over from the one before, 0 for none; the server's word isn't waited for."""
-        if self._channel is None or not self.alive:
-            return
-        self.cancel(closed)
+    def consume(self, number: int, size: int) -> None:
+        """Let a new consumer begin; the server's word isn't waited for."""
         channel = self._channel
+        if channel is None or not self.alive:
+            return
         channel.send_method(spec.Basic.Qos, "lBb", (0, size, False))
         tag = str(number)
         channel.basic_consume(self.name, tag, nowait=True, on_cancel=self._cancelled, arguments=self._arguments)
 
     def cancel(self, number: int) -> None:
-        """Have the server send no more to a consumer, 0 for none."""
+        """Have the server send no more to a consumer, 0 for none; return when all that it sent has arrived."""
         if self._channel is not None and self.alive and number:
-            self._channel.basic_cancel(str(number), nowait=True)
             self._channel.cancel_callbacks.pop(str(number), None)
+            try:
+                self._channel.basic_cancel(str(number), nowait=False)
+            except RecoverableConnectionError:
+                if self.alive:  # else the server closed the channel meanwhile, and that was dealt with
+                    raise
 
     def settle(self, upto: int, above: Collection[int], *, done: bool) -> None:
         """Acknowledge messages, or give them back: all up to a tag, 0 for none, and those above."""
@@ -94,15 +98,16 @@ class Line:
             channel.basic_ack(tag) if done else channel.nack(tag)
 
     def ready(self) -> int:
-        """Return how many messages the server has ready.
+        """Return how many messages the server has ready, and have received what it isn't counting any more.
 
-        Asked twice: what it sent us before the second answer has arrived by then, so that nothing is between chairs.
+        What it sent us before one answer has arrived by the next; so it is asked until two are the same.
         """
-        if self._channel is None or not self.alive:
-            return 0
-        for _ in range(2):
-            found = self._channel.queue_declare(self.name, passive=True)
-        return int(found.message_count)
+        before, now = -1, 0
+        for _ in range(_MOST_QUESTIONS):
+            if self._channel is None or not self.alive or before == now:
+                break
+            before, now = now, int(self._channel.queue_declare(self.name, passive=True).message_count)
+        return now
 
     def close(self) -> None:
         """Close the channel; the server has back what isn't settled."""

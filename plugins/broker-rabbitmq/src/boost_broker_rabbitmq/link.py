@@ -137,11 +137,12 @@ class Link:
 
     def _run(self, connection: Connection) -> None:
         wire = connection.wire
-        beat = connection.heartbeat / _TICKS if connection.heartbeat else self._timeout
+        beat = connection.heartbeat / _TICKS
+        patience = min(self._timeout, 2 * connection.heartbeat)
         next_beat = 0.0
         while not self._closing:
-            found = ready([wire.fileno(), self._reader], [], next_beat - time.monotonic())
-            wire.until = time.monotonic() + self._timeout
+            found = ready([wire.fileno(), self._reader], [], next_beat - time.monotonic(), native=True)
+            wire.until = time.monotonic() + patience
             if self._reader in found:
                 self._act(connection)
             connection.read_all()  # also where nothing is new: an action may have left frames behind its answer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
@@ -18,11 +19,24 @@ from boost_broker_rabbitmq.session import Session
 
 log = logging.getLogger("boost.rabbitmq")
 
-UNLIMITED_FROM: Final = (4, 0)
-"""The first version whose quorum queues drop messages after some returns, unless told that there is no limit."""
+NO_LIMIT: Final = 1_000_000_000
+"""How often a message of a quorum queue may come back before the server drops it.
+
+Not -1, or none at all: without a limit the server puts what is given back at the queue's end, with one to its head.
+"""
+
+DROPS_FROM: Final = (4, 0)
+"""The first version whose quorum queues drop messages after 20 returns where they were made without a limit."""
 
 MARGIN_SECONDS: Final = 3600
 """How long a queue of the delay ladder outlives the last message that may have been put there."""
+
+SETTLED_SECONDS: Final = 2.0
+"""How long after a quorum queue was made a server that is killed may have lost it, with all that it confirmed.
+
+It writes its list of them lazily, when that hasn't changed for half a second (Ra's ``names.dets``); queues were lost up
+to 1.3 s after they were made.
+"""
 
 _LIMIT: Final = "x-delivery-limit"
 _DIFFERENCE: Final = re.compile(r"inequivalent arg '([^']+)' for .*: received (.+) but current is (.+)", re.DOTALL)
@@ -33,11 +47,11 @@ Arguments = dict[str, Any]
 """Arguments of queue.declare as RabbitMQ names them, with ``durable``, ``exclusive`` and ``auto_delete`` beside."""
 
 
-def work_arguments(spec: QueueSpec, options: RabbitOptions, version: tuple[int, ...]) -> Arguments:
+def work_arguments(spec: QueueSpec, options: RabbitOptions) -> Arguments:
     """Return how a queue should be."""
     arguments: Arguments = {"durable": True, "x-queue-type": options.queue_type}
-    if options.queue_type == "quorum" and version >= UNLIMITED_FROM:
-        arguments[_LIMIT] = -1
+    if options.queue_type == "quorum":
+        arguments[_LIMIT] = NO_LIMIT
     if options.queue_type == "classic" and options.priorities > 1 and spec.kind is QueueKind.WORK:
         arguments["x-max-priority"] = options.priorities - 1
     if is_shortened(spec.name):
@@ -45,7 +59,7 @@ def work_arguments(spec: QueueSpec, options: RabbitOptions, version: tuple[int, 
     return arguments
 
 
-def step_arguments(queue: str, seconds: int, version: tuple[int, ...]) -> Arguments:
+def step_arguments(queue: str, seconds: int) -> Arguments:
     """Return how a queue of the ladder should be: it holds messages for so long, and passes them on surely.
 
     That takes a quorum queue, also where the work queue is classic: the others pass on at most once.
@@ -59,7 +73,6 @@ def step_arguments(queue: str, seconds: int, version: tuple[int, ...]) -> Argume
         "x-dead-letter-routing-key": queue,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
-        **({_LIMIT: -1} if version >= UNLIMITED_FROM else {}),
     }
 
 
@@ -68,21 +81,21 @@ class Queues:
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
+        self._made: dict[str, float] = {}
 
     def declare(self, session: Session, spec: QueueSpec, until: float) -> None:
         """Make a queue exist as it should be. Raises ``BrokerUnavailable`` naming whatever is in the way."""
-        arguments = work_arguments(spec, self._options, session.connection.version)
-        self._make(session, spec.name, server_name(spec.name), arguments, until)
+        self._make(session, spec.name, server_name(spec.name), work_arguments(spec, self._options), until)
 
     def declare_step(self, session: Session, queue: str, seconds: int, until: float) -> None:
         """Make a queue of the delay ladder exist; ``queue`` as on the server."""
-        arguments = step_arguments(queue, seconds, session.connection.version)
         name = step_name(queue, seconds)
-        self._make(session, name, name, arguments, until)
+        self._make(session, name, name, step_arguments(queue, seconds), until)
 
     def _make(self, session: Session, queue: str, name: str, arguments: Arguments, until: float) -> None:
-        exists = self.count(session, name, until) is not None
+        exists = False
         try:
+            exists = self.count(session, name, until) is not None
             found = _differences(session, name, arguments, until)
         except AccessRefused as error:
             if exists:
@@ -94,20 +107,28 @@ class Queues:
         except PreconditionFailed as error:
             problem = f"queue {queue!r} can't be made: {reason_of(error)}"
             raise BrokerUnavailable(NAME, problem, "See the server's policies and log.") from error
-        if found:
-            self._explain(queue, name, found)
-
-    def _explain(self, queue: str, name: str, found: Mapping[str, tuple[Any, Any]]) -> None:
+        if not exists and arguments["x-queue-type"] == "quorum":
+            self._made[name] = time.monotonic()
         if list(found) == [_LIMIT] and found[_LIMIT][1] is None:
+            self._bear_no_limit(queue, name, session.connection.version)
+        elif found:
+            lines = [f"{argument}: {theirs!r} there, {ours!r} wanted" for argument, (ours, theirs) in found.items()]
+            problem = f"queue {queue!r} exists with other arguments:\n    " + "\n    ".join(lines)
+            raise BrokerUnavailable(NAME, problem, _remedy(name, found, self._options))
+
+    def _bear_no_limit(self, queue: str, name: str, version: tuple[int, ...]) -> None:
+        """Take a queue that others made without a limit of returns: what is given back goes to its end."""
+        if version >= DROPS_FROM:
             log.warning(
                 "queue %r was made without x-delivery-limit: this server drops a message that was given back 20 times."
                 " Set a policy: rabbitmqctl set_policy boost '^%s$' '{\"delivery-limit\":-1}' --apply-to queues",
                 *(queue, re.escape(name)),
             )
-            return
-        lines = [f"{argument}: {theirs!r} there, {ours!r} wanted" for argument, (ours, theirs) in found.items()]
-        problem = f"queue {queue!r} exists with other arguments:\n    " + "\n    ".join(lines)
-        raise BrokerUnavailable(NAME, problem, _remedy(name, found, self._options))
+
+    def seconds_to_settle(self, names: Iterable[str]) -> float:
+        """Return how long until the server surely keeps all of these, by their names there, that were made here."""
+        made = max((self._made.get(name, -SETTLED_SECONDS) for name in names), default=-SETTLED_SECONDS)
+        return max(0.0, made + SETTLED_SECONDS - time.monotonic())
 
     # --- what is there -----------------------------------------------------------------------------------
 

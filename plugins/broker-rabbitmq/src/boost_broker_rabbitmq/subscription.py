@@ -177,11 +177,7 @@ class RabbitSubscription(SyncSubscription):
             line = custody.lines.get(queue) or self._reopen(queue)
             if line is None:
                 continue
-            waiting = self._buffer.waiting(queue)
-            if line.window.is_generous(count, waiting):
-                custody.trim(line, count)
-                waiting = count
-            lacking |= custody.grow(line, count, waiting, patient=patient)
+            lacking |= custody.tune(line, count, patient=patient)
         return lacking
 
     def _reopen(self, queue: str) -> Line | None:
@@ -212,7 +208,9 @@ class RabbitSubscription(SyncSubscription):
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Give deliveries back; return those whose connection is gone."""
         ours, fenced = self._custody.reclaim(deliveries)
-        self._custody.give_back(ours)
+        if ours:
+            self._custody.release(ours)
+            self._buffer.wake()  # a blocked fetch must ask for more by itself
         return fenced
 
     # --- what the broker asks -------------------------------------------------------------------------
@@ -239,7 +237,7 @@ class RabbitSubscription(SyncSubscription):
         if self.closed:
             return
         self.closed = True
-        self._buffer.close()
+        self._buffer.close()  # lets a blocked fetch return
         self._custody.clear(GOODBYE_SECONDS)
         self._link.close()
 

@@ -18,11 +18,16 @@ MOST: Final = 65535  # prefetch counts have 16 bits
 class Window:
     """The prefetch of one consumer, which only a new consumer can change; used under its subscription's lock.
 
-    ``consumer`` numbers them, 0 is none. ``sent`` counts what the present one was sent and isn't settled; ``held`` are
-    all that the server counts as ours, of consumers before as well. ``pace`` is how long a message is held, on average.
+    ``open`` says whether anything is wanted at all, ``wanted`` what the last fetch asked for less what it got, and
+    ``renewing`` that a new consumer is on its way. ``consumer`` numbers them, 0 is none. ``sent`` counts what the
+    present one was sent and isn't settled; ``held`` are all that the server counts as ours, of consumers before as
+    well. ``pace`` is how long a message is held, on average.
     """
 
     credit: int
+    open: bool = True
+    wanted: int = 0
+    renewing: bool = False
     consumer: int = 0
     size: int = 0
     sent: int = 0
@@ -31,34 +36,37 @@ class Window:
     pace: float | None = None
     _consumers: int = 0
 
-    def lacks(self, want: int, waiting: int) -> int:
+    def lacks(self, waiting: int) -> int:
         """Return how many more than the server may send now are wanted, where ``waiting`` are here already."""
-        wanted = min(want - waiting, self.credit - len(self.held))
-        return wanted - (self.size - self.sent if self.consumer else 0)
+        if self.renewing:
+            return 0
+        missing = min(self.wanted - waiting, self.credit - len(self.held))
+        return missing - (self.size - self.sent if self.consumer else 0)
 
-    def must_grow(self, want: int, waiting: int) -> bool:
+    def must_grow(self, waiting: int) -> bool:
         """Return whether to open a new consumer at once: there is none, or it is far too small.
 
         Where little is lacking, an acknowledgement may be on its way that makes up for it.
         """
-        lacking = self.lacks(want, waiting)
+        lacking = self.lacks(waiting)
         return lacking > 0 and (not self.consumer or lacking >= self.size)
 
-    def is_generous(self, want: int, waiting: int) -> bool:
+    def is_generous(self, waiting: int) -> bool:
         """Return whether far more was sent ahead than is asked for."""
-        return waiting > GENEROUS * want + SPARE
+        return waiting > GENEROUS * self.wanted + SPARE
 
-    def renew(self, want: int, waiting: int, busy: int) -> tuple[int, int]:
-        """Return number and prefetch of the consumer that takes over; ``busy`` messages are being worked on.
+    def renew(self, waiting: int, busy: int) -> tuple[int, int]:
+        """Return number and prefetch of the next consumer, after the last one's end; ``busy`` are being worked on.
 
         Those count for the consumers before. Once they are settled their places would be missing, so they are
         added where jobs are swift; where jobs are slow, that would keep messages from other workers.
         """
-        size = want - waiting
+        size = self.wanted - waiting
         if self.pace is not None and self.pace < SWIFT_SECONDS:
             size += busy
         self.size = max(1, min(size, self.credit - len(self.held), MOST))
         self.sent = 0
+        self.renewing = False
         self._consumers += 1
         self.consumer = self._consumers
         return self.consumer, self.size

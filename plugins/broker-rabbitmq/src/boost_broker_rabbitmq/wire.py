@@ -1,7 +1,7 @@
 """The bytes of one connection: a socket that never waits beyond a deadline, with TLS where wanted.
 
 Sockets of the interpreter's own are used, non-blocking, so that a connection may be used by any thread, one at a time,
-also where gevent has patched the process: only the waiting is left to what ``select`` is there.
+also where gevent has patched the process. Waiting lets greenlets go on there, unless the wire is a native thread's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from struct import Struct
 from typing import Any, Final
 
 import attrs
+from boost_core.plugin.native import poll as native_poll
 
 CHUNK: Final = 256 * 1024
 _HEADER: Final = Struct(">BHI")
@@ -42,13 +43,13 @@ class NoAmqp(OSError):
         return f"the answer {self.head!r} isn't AMQP 0-9-1"
 
 
-def ready(reading: Sequence[int], writing: Sequence[int], seconds: float) -> list[int]:
-    """Return which descriptors can be read or written, waiting up to ``seconds`` for one."""
+def ready(reading: Sequence[int], writing: Sequence[int], seconds: float, *, native: bool = False) -> list[int]:
+    """Return which descriptors can be read or written, waiting up to ``seconds`` for one; ``native``: see above."""
     seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
-    if not hasattr(select, "poll"):
+    if not hasattr(select, "poll") and not native:  # eventlet takes it away
         readable, writable, _ = select.select(reading, writing, [], seconds)
         return [*readable, *writable]
-    poll = select.poll()
+    poll = native_poll() if native else select.poll()
     for descriptor in reading:
         poll.register(descriptor, select.POLLIN)
     for descriptor in writing:
@@ -63,8 +64,9 @@ class Wire:
     ``flush``, so that a batch goes out at once. ``torn`` says that a flush went out in part: nothing can follow.
     """
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, native: bool = False) -> None:
         self.host, self.port = host, port
+        self.native = native
         self.until = math.inf
         self.connected = False
         self.corked = False
@@ -83,7 +85,7 @@ class Wire:
         error: OSError | None = None
         for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
             try:
-                self._socket = _dial(family, kind, protocol, address, self._left())
+                self._socket = _dial(family, kind, protocol, address, self._left(), native=self.native)
                 break
             except OSError as failed:
                 error = failed
@@ -227,7 +229,8 @@ class Wire:
         if reading:
             self.flush()  # or the answer to what is corked would never come
         descriptor = self.fileno()
-        if not ready([descriptor] if reading else [], [] if reading else [descriptor], self._left()):
+        sides = ([descriptor], []) if reading else ([], [descriptor])
+        if not ready(*sides, self._left(), native=self.native):
             raise TimeoutError("the server didn't answer in time")
 
     def _left(self) -> float:
@@ -237,14 +240,14 @@ class Wire:
         return left
 
 
-def _dial(family: int, kind: int, protocol: int, address: Any, seconds: float) -> _socket.socket:
+def _dial(family: int, kind: int, protocol: int, address: Any, seconds: float, *, native: bool) -> _socket.socket:
     dialled = _socket.socket(family, kind, protocol)
     try:
         os.set_inheritable(dialled.fileno(), False)
         dialled.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             dialled.connect(address)
-        if not ready([], [dialled.fileno()], seconds):
+        if not ready([], [dialled.fileno()], seconds, native=native):
             raise TimeoutError("the server didn't answer in time")
         number = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
