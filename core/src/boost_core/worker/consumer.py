@@ -85,6 +85,8 @@ class Consumer:
         if signals.force == _SECOND:
             log.info("stopping: running jobs are asked to end, their messages go back")
             self._worker.hurry()
+        else:
+            log.info("draining: %d jobs here, at most %g s", self._worker.running, self._worker.drain_timeout)
 
     def _hand_on(self, signals: Signals, number: int, frame: FrameType | None) -> None:
         """Do what the script would have done on a signal: at once for Ctrl-C, after the drain for SIGTERM."""
