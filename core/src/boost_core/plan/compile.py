@@ -212,8 +212,7 @@ def _function_in_thread(plan: TaskPlan) -> RunnerCall:
 
     async def threaded(run: Run) -> Outcome:
         try:
-            outcome: Outcome = await side_threads.call(call, run)
-            return outcome
+            return await side_threads.call(call, run)  # type: ignore[no-any-return]
         except asyncio.CancelledError as error:
             return _failure(run, error)
 
