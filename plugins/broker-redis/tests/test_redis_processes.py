@@ -189,7 +189,7 @@ def test_forked_child_starts_anew(broker, queue):
 
 
 def test_consumers_share_exactly_once(broker, queue, children):
-    """Four consumers take 2,000 messages, each exactly once."""
+    """Four consumers take 1,000 messages, each exactly once."""
     code = (
         "subscription = subscribe(broker, queue)\nsay('ready')\nsys.stdin.readline()\n"
         "while deliveries := subscription.fetch({queue: 16}, 0.5):\n"
@@ -198,7 +198,7 @@ def test_consumers_share_exactly_once(broker, queue, children):
         "subscription.close()\n"
     )
     consumers = [children(code, broker, queue) for _ in range(4)]
-    push(broker, queue, *range(2000))
+    push(broker, queue, *range(1000))
     for consumer in consumers:
         assert consumer.stdout.readline() == "ready\n"
     for consumer in consumers:
@@ -207,7 +207,7 @@ def test_consumers_share_exactly_once(broker, queue, children):
 
     got = Counter(word for consumer in consumers for word in consumer.communicate(timeout=60)[0].split())
 
-    assert got == Counter(map(str, range(2000)))
+    assert got == Counter(map(str, range(1000)))
     assert [consumer.returncode for consumer in consumers] == [0] * 4
     assert broker.depth(queue) == Depth()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 import socket
 import threading
 
 import pytest
 from boost_broker_redis.checks import check
 from boost_broker_redis.plugin import boost_checks
+from boost_broker_redis.script import script_of
 from boost_core.plugin import (
     BrokerUnavailable,
     ConnectionLost,
@@ -38,7 +40,7 @@ from redis_stage import (
     waiters,
 )
 
-RULES = "~boost* &boost:wake:* +@all -@admin -@dangerous +info +config|get"
+RULES = "~boost* &boost:* +@all -@admin -@dangerous +info +config|get"
 
 
 def problem_of(name, url, **options):
@@ -128,7 +130,7 @@ class TestOpening:
         problem = problem_of(name, user(launch, "~boost*", "resetchannels", "+@all"))
 
         assert (
-            'doesn\'t let this user wake workers\n  Allow the channels: ACL SETUSER <user> "&boost:wake:*"' in problem
+            'doesn\'t let this user wake workers\n  Allow the channels: ACL SETUSER <user> "&boost:*"' in problem
         )
 
     def test_tls_against_a_plain_port(self, name, servers):
@@ -157,6 +159,16 @@ class TestOpening:
         assert subscription.ack(waiting.join()) == []
         subscription.close()
         broker.close()
+
+    def test_tls_in_a_patched_process(self, name, launch, monkeypatch):
+        """Where gevent has patched the process TLS is refused at once: its sockets can't go from thread to thread."""
+        server = launch(tls=True)
+        monkeypatch.setattr(select, "poll", lambda: None)
+
+        problem = problem_of(name, f"{server.url}?ssl_ca_certs={server.ca}")
+        assert (
+            "speaks TLS, which isn't possible in a process that gevent or eventlet has patched\n  Reach it" in problem
+        )
 
     def test_unix_socket(self, name, server, queue):
         """A unix socket is a URL like any other; one that isn't there is named."""
@@ -566,7 +578,7 @@ class TestConnections:
         subscription.reconnect()
         late = broker.address.dial(5.0)  # stands for a connection that was slow, with the claim on its way
         claim = ("claim", subscription._worker, 1, 1, 10000, 0, 0)
-        late.send_command("EVAL", broker.script.source, 1, broker.stem(queue), *claim)
+        late.send_command("EVAL", script_of(broker.LAYOUT, "claim").source, 1, broker.stem(queue), *claim)
 
         assert late.read_response() is None
         assert broker.depth(queue) == Depth(ready=1)
@@ -616,6 +628,26 @@ class TestConnections:
 
         assert proxy.opened == opened + 1
         assert bodies(through.peek(queue, 9)) == ["1", "2"]
+
+    def test_publishing_lets_greenlets_go_on(self, broker, queue, monkeypatch):
+        """In a patched process publishing waits as the patch wants it, and keeps its deadline; workers wait natively."""
+        waited = []
+        original = select.poll
+
+        def patched():
+            waited.append(threading.get_ident())
+            return original()
+
+        subscription = subscribe(broker, queue)
+        monkeypatch.setattr(select, "poll", patched)
+        push(broker, queue, "x")
+        assert set(waited) == {threading.get_ident()}
+        waited.clear()
+
+        assert subscription.ack(fetch(subscription, queue)) == []
+        assert waited == []
+        monkeypatch.undo()
+        subscription.close()
 
     def test_a_server_that_has_forgotten_the_scripts(self, broker, queue):
         """A script that the server doesn't know is sent again, once for all that need it."""
@@ -676,19 +708,20 @@ class TestRestart:
         server = launch(kind)
         broker = build_broker(name, server.url, timeout=2.0)
         done: list[str] = []
-        consumers = [Background(consume_all, broker, queue, done, 1500) for _ in range(2)]
-        publishing = Background(
-            lambda: [push_surely(broker, [Frame(str(n), queue, b"%d" % n, dedup_id=str(n))]) for n in range(1500)]
-        )
+        consumers = [Background(consume_all, broker, queue, done, 900) for _ in range(2)]
+        batches = [
+            [Frame(str(n), queue, b"%d" % n, dedup_id=str(n)) for n in range(b, b + 3)] for b in range(0, 900, 3)
+        ]
+        publishing = Background(lambda: [push_surely(broker, batch) for batch in batches])
         for part in (1, 2):
-            until(lambda part=part: len(done) > part * 300, 30)
+            until(lambda part=part: len(done) > part * 150, 30)
             server.kill()
             server.start()
 
         publishing.join(50)
         for consumer in consumers:
             consumer.join(50)
-        assert set(done) == set(map(str, range(1500)))
+        assert set(done) == set(map(str, range(900)))
         assert broker.depth(queue) == Depth()
         broker.close()
 

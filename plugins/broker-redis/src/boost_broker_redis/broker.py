@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 from boost_core.plugin import (
     BrokerUnavailable,
@@ -21,11 +21,12 @@ from boost_core.plugin import (
 )
 from redis import exceptions
 
-from boost_broker_redis.connections import Address, Broken, Connections
+from boost_broker_redis.address import Address, Broken
+from boost_broker_redis.connections import Connections
 from boost_broker_redis.keys import registry, stem
 from boost_broker_redis.plugin import RedisOptions
 from boost_broker_redis.record import body_of, bounded, id_of, milliseconds, priority_of, publishing
-from boost_broker_redis.script import Call, Script
+from boost_broker_redis.script import Call
 from boost_broker_redis.server import PROBE, Server
 from boost_broker_redis.subscription import Home, RedisSubscription
 from boost_broker_redis.troubles import explain
@@ -33,6 +34,7 @@ from boost_broker_redis.troubles import explain
 log = logging.getLogger("boost.broker.redis")
 
 _PAGE: Final = 100
+_Part = tuple[str, Sequence[int]]
 
 
 class RedisBroker(SyncBroker):
@@ -45,8 +47,7 @@ class RedisBroker(SyncBroker):
     def __init__(self, options: RedisOptions) -> None:
         super().__init__(options)
         self.address = Address(options.url.reveal() if options.url else None)
-        self.script = Script.of(self.LAYOUT)
-        self._connections = Connections(self.address, options.timeout)
+        self._connections = Connections(self.address, self.LAYOUT, options.timeout)
         self._window = milliseconds(options.duplicate_window)
         self._subscriptions: list[RedisSubscription] = []
         self._open = False
@@ -99,7 +100,7 @@ class RedisBroker(SyncBroker):
         self._check_open()
         names = [queue.name for queue in queues]
         self._register(names)
-        for name, answer in zip(names, self._ran(self._calls(names, "declare")), strict=True):
+        for name, answer in zip(names, self._ran(self._calls("declare", names)), strict=True):
             self._insist(answer, f"queue {name!r}")
 
     def _register(self, names: Sequence[str]) -> None:
@@ -113,8 +114,8 @@ class RedisBroker(SyncBroker):
         key = registry(self.PREFIX)
         return self._insist(self._asked([(command, key, *names)])[0], f"the key {key}")
 
-    def _calls(self, queues: Iterable[str], *arguments: Any) -> list[Call]:
-        return [Call([self.stem(queue)], arguments) for queue in queues]
+    def _calls(self, operation: str, queues: Iterable[str], *arguments: Any) -> list[Call]:
+        return [Call(operation, [self.stem(queue)], arguments) for queue in queues]
 
     def stem(self, queue: str) -> str:
         """Return what the keys of a queue begin with."""
@@ -127,13 +128,22 @@ class RedisBroker(SyncBroker):
         self._check_open()
         misfits = self.misfits(frames)
         parts = list(self._parts(frames, misfits))
-        calls = [Call([self.stem(queue)], publishing([frames[i] for i in part], self._window)) for queue, part in parts]
-        problem, failed = next(iter(misfits.values()), ""), list(misfits)
-        unsure: list[int] = []
+        calls = [
+            Call("publish", [self.stem(queue)], publishing([frames[i] for i in part], self._window))
+            for queue, part in parts
+        ]
         try:
-            replies: Sequence[Any] = self._connections.run(self.script, calls, timeout) if calls else ()
+            replies: Sequence[Any] = self._connections.run(calls, timeout) if calls else ()
         except Broken as error:
             replies = [*error.replies, *itertools.repeat(error, len(calls) - len(error.replies))]
+        if misfits or any(isinstance(reply, Exception) for reply in replies):
+            self._raise_for(parts, replies, misfits, timeout)
+
+    def _raise_for(
+        self, parts: Sequence[_Part], replies: Sequence[Any], misfits: Mapping[int, str], timeout: float
+    ) -> NoReturn:
+        problem, failed = next(iter(misfits.values()), ""), list(misfits)
+        unsure: list[int] = []
         for (queue, part), reply in zip(parts, replies, strict=True):
             if isinstance(reply, Broken):
                 problem = self._told(reply.cause, timeout)
@@ -141,11 +151,13 @@ class RedisBroker(SyncBroker):
             elif isinstance(reply, exceptions.RedisError):
                 problem = f"queue {queue!r}: {self._told(reply, timeout)}"
                 failed += part
-        if failed or unsure:
-            raise PublishError(self.spec.name, problem, failed=sorted(failed), unsure=sorted(unsure))
+        raise PublishError(self.spec.name, problem, failed=sorted(failed), unsure=sorted(unsure))
 
-    def _parts(self, frames: Sequence[Frame], misfits: Mapping[int, str]) -> Iterator[tuple[str, list[int]]]:
+    def _parts(self, frames: Sequence[Frame], misfits: Mapping[int, str]) -> Iterator[_Part]:
         """Yield the numbers of the frames that go to a queue together, bounded in number and bytes."""
+        if len(frames) == 1 and not misfits:
+            yield frames[0].queue, (0,)
+            return
         lines: dict[str, list[int]] = defaultdict(list)
         for i, frame in enumerate(frames):
             if i not in misfits:
@@ -177,7 +189,7 @@ class RedisBroker(SyncBroker):
         home = Home(
             name=self.spec.name,
             address=self.address,
-            script=self.script,
+            layout=self.LAYOUT,
             stem=self.stem,
             misfits=self.misfits,
             lease=self.options.lease,
@@ -192,7 +204,7 @@ class RedisBroker(SyncBroker):
 
     def depth(self, queue: str) -> Depth:
         """Return how many messages a queue has; a queue never heard of has none."""
-        ready, delayed, running = self._run(queue, "depth")
+        ready, delayed, running = self._run("depth", queue)
         return Depth(ready=ready, delayed=delayed, running=running)
 
     def peek(self, queue: str, n: int) -> Sequence[Frame]:
@@ -200,7 +212,7 @@ class RedisBroker(SyncBroker):
         frames: list[Frame] = []
         page = b""
         while len(frames) < n:
-            page, places, records, left = self._run(queue, "peek", page, min(_PAGE, n - len(frames)))
+            page, places, records, left = self._run("peek", queue, page, min(_PAGE, n - len(frames)))
             if not places:
                 break
             frames += [
@@ -218,19 +230,19 @@ class RedisBroker(SyncBroker):
     def purge(self, queue: str) -> int:
         """Remove what waits and what is delayed; messages published meanwhile may go too. Return how many."""
         removed = 0
-        while chunk := self._run(queue, "purge", self._window):
+        while chunk := self._run("purge", queue, self._window):
             removed += chunk
         return removed
 
     # --- calls -----------------------------------------------------------------------------------
 
-    def _run(self, queue: str, *arguments: Any) -> Any:
+    def _run(self, operation: str, queue: str, *arguments: Any) -> Any:
         self._check_open()
-        return self._insist(self._ran(self._calls([queue], *arguments))[0], f"queue {queue!r}")
+        return self._insist(self._ran(self._calls(operation, [queue], *arguments))[0], f"queue {queue!r}")
 
     def _ran(self, calls: Sequence[Call]) -> list[Any]:
         try:
-            return self._connections.run(self.script, calls)
+            return self._connections.run(calls)
         except Broken as error:
             raise self._unavailable(error.cause) from error
 

@@ -3,97 +3,36 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-import attrs
-from boost_core.plugin import mask_url
-from boost_core.plugin.native import own_socket
+from boost_core.plugin.native import poll
 from hiredis import pack_command
-from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
-from redis.connection import parse_url
+from redis import exceptions
 
-from boost_broker_redis.script import Call, Script
-from boost_broker_redis.troubles import SilentTls
+from boost_broker_redis.address import Address, Broken, is_patched
+from boost_broker_redis.script import Call, script_of
 
 IDLE_SECONDS: Final = 30.0
 """A connection that nobody used for so long is closed when another is put back."""
 
-_DEFAULT: Final = "redis://localhost:6379/0"
-_TRANSPORTS: Final = {
-    "redis-stream": "redis",
-    "rediss-stream": "rediss",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
 _Command = Sequence[Any]
 
 
-@attrs.define(eq=False)
-class Broken(Exception):
-    """A call that got no answer, or not all: its cause, the answers it got, and whether anything was sent."""
-
-    cause: Exception
-    replies: Sequence[Any] = ()
-    sent: bool = False
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the server may have done what it didn't answer; it hasn't where it answered why, as when loading."""
-        return self.sent and not getattr(self.cause, "status_code", None)
-
-
-class NativeConnection(Connection):
-    """A connection that any thread may use, also where gevent has patched the process."""
-
-    def _connect(self) -> Any:
-        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
-
-
-class NativeUnixConnection(UnixDomainSocketConnection):
-    """The same over a Unix socket."""
-
-    def _connect(self) -> Any:
-        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
-
-
-_NATIVE: Final = {Connection: NativeConnection, UnixDomainSocketConnection: NativeUnixConnection}
-
-
-class Address:
-    """Where the server is and how to log in there."""
-
-    def __init__(self, url: str | None) -> None:
-        self.url = url or _DEFAULT
-        self.masked = mask_url(self.url)
-        scheme, _, rest = self.url.partition("://")
-        url = f"{_TRANSPORTS.get(scheme, scheme)}://{rest}"
-        self._facts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-        chosen = self._facts.pop("connection_class", Connection)
-        self._class = _NATIVE.get(chosen, chosen)
-
-    def dial(self, seconds: float) -> Any:
-        """Return a connection, logged in. Raises ``Broken``."""
-        # RESP2 on purpose: one shape of answers on every server, and errors that don't depend on what HELLO may do.
-        connection = self._class(
-            **self._facts, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds, driver_info=None
-        )
-        try:
-            connection.connect()
-        except (exceptions.RedisError, OSError) as error:
-            connection.disconnect()
-            silent = isinstance(error, exceptions.TimeoutError) and isinstance(connection, SSLConnection)
-            raise Broken(SilentTls() if silent else error) from error
-        return connection
-
-
 class Connections:
-    """Connections to one address. Any thread; those that are put back are taken first by the next."""
+    """Connections to one address. Any thread; those that are put back are taken first by the next.
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    ``native`` ones are used by native threads only. Others let greenlets go on while they wait, where there are any.
+    """
+
+    def __init__(self, address: Address, layout: str, timeout: float, *, native: bool = False) -> None:
         self.address = address
-        self.timeout = timeout
+        self._native = native
+        self._layout = layout
+        self._timeout = timeout
         self._idle: list[tuple[float, Any]] = []  # appended to and popped from in single steps, so without a lock
         self._busy: set[Any] = set()
 
@@ -101,13 +40,15 @@ class Connections:
 
     def call(self, commands: Sequence[_Command], timeout: float | None = None) -> list[Any]:
         """Send commands in one piece and return their answers, errors of single ones among them. Raises ``Broken``."""
-        seconds = self.timeout if timeout is None else timeout
+        seconds = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         connection = self._take(seconds)
         replies: list[Any] = []
         self._busy.add(connection)
         try:
             _send(connection, commands, deadline)
+            if not self._native and is_patched():
+                _let_others_go_on(connection, deadline)
             replies.extend(_answer(connection, deadline) for _ in commands)  # keeps those before one that fails
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
             connection.disconnect()
@@ -117,12 +58,13 @@ class Connections:
         self._put_back(connection)
         return replies
 
-    def run(self, script: Script, calls: Sequence[Call], timeout: float | None = None) -> list[Any]:
-        """Run a script so many times in one round trip; a second one where the server doesn't know the script yet."""
-        replies = self.call([script.by_hash(call) for call in calls], timeout)
+    def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[Any]:
+        """Run operations in one round trip; a second one where the server doesn't know their scripts yet."""
+        scripts = [script_of(self._layout, call.operation) for call in calls]
+        replies = self.call([script.by_hash(call) for script, call in zip(scripts, calls, strict=True)], timeout)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
         if unknown:
-            known = self.call([script.whole(calls[i]) for i in unknown], timeout)
+            known = self.call([scripts[i].whole(calls[i]) for i in unknown], timeout)
             for i, reply in zip(unknown, known, strict=True):
                 replies[i] = reply
         return replies
@@ -135,19 +77,17 @@ class Connections:
                 connection = self._idle.pop()[1]
             except IndexError:
                 break
-            try:
-                if not connection.can_read(0):  # what is readable was closed by the server meanwhile
-                    return connection
-            except (exceptions.RedisError, OSError):
-                pass
-            connection.disconnect()
+            if not _is_readable(connection):
+                return connection
+            connection.disconnect()  # nothing is awaited, so the server has closed it meanwhile
         return self.address.dial(seconds)
 
     def _put_back(self, connection: Any) -> None:
         now = time.monotonic()
         self._idle.append((now, connection))
-        if self._idle[0][0] < now - IDLE_SECONDS:
-            self._idle.pop(0)[1].disconnect()
+        with suppress(IndexError):  # others take them meanwhile
+            if self._idle[0][0] < now - IDLE_SECONDS:
+                self._idle.pop(0)[1].disconnect()
 
     def close(self) -> None:
         """Close all that nobody uses."""
@@ -171,6 +111,24 @@ def drop(connection: Any) -> None:
     sock = connection._sock
     if sock is not None:
         os.close(sock.detach())
+
+
+def _is_readable(connection: Any) -> bool:
+    polling = poll()
+    polling.register(connection._sock.fileno(), select.POLLIN)
+    return bool(polling.poll(0))
+
+
+def _let_others_go_on(connection: Any, deadline: float) -> None:
+    """Wait for the answer as whoever patched the process wants it: so that greenlets run meanwhile."""
+    sock, seconds = connection._sock.fileno(), max(0.0, deadline - time.monotonic())
+    if hasattr(select, "poll"):
+        polling = select.poll()
+        polling.register(sock, select.POLLIN)
+        polling.poll(seconds * 1000)
+    else:  # eventlet takes it away
+        select.select([sock], [], [], seconds)
+    connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
 
 
 def _send(connection: Any, commands: Sequence[_Command], deadline: float) -> None:

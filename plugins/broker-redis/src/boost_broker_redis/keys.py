@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import urllib.parse
+from functools import lru_cache
 from typing import Final
 
 _DEAD: Final = ".dead"
 
 
+@lru_cache(1024)
 def stem(layout: str, queue: str) -> str:
     """Return what the keys of a queue begin with: ``boost:{mail}:`` and, of its dead letters, ``boost:{mail}.dead:``.
 

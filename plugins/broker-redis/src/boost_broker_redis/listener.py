@@ -7,9 +7,11 @@ import select
 from contextlib import suppress
 from typing import Any, Final
 
+from boost_core.plugin.native import poll
 from redis import exceptions
 
-from boost_broker_redis.connections import Address, Broken, drop
+from boost_broker_redis.address import Address, Broken
+from boost_broker_redis.connections import drop
 
 _DRAIN_BYTES: Final = 4096
 
@@ -45,12 +47,12 @@ class Listener:
         sock = connection and connection._sock
         if sock is None:
             raise Broken(exceptions.ConnectionError("the connection is closed"))
-        poll = select.poll()  # select.select can't take descriptors over 1023
-        poll.register(sock, select.POLLIN)
-        poll.register(self._reader, select.POLLIN)
+        polling = poll()  # select.select can't take descriptors over 1023
+        polling.register(sock, select.POLLIN)
+        polling.register(self._reader, select.POLLIN)
         try:
             if not connection.can_read(0):
-                poll.poll(max(0.0, seconds) * 1000)
+                polling.poll(max(0.0, seconds) * 1000)
             return self._empty(connection)
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
             connection.disconnect()

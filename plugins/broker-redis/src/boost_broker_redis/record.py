@@ -45,7 +45,7 @@ def asks(frame: Frame) -> tuple[Any, ...]:
 
 def publishing(frames: Sequence[Frame], window: int) -> list[Any]:
     """Return the arguments of the operation ``publish``."""
-    arguments: list[Any] = ["publish", len(frames), window, *map(pack, frames)]
+    arguments: list[Any] = [len(frames), window, *map(pack, frames)]
     if window:
         arguments += [frame.dedup_id or "" for frame in frames]
     for number, frame in enumerate(frames, 1):

@@ -77,9 +77,7 @@ class Server:
             fix = "Use a server without cluster mode."
             yield _danger("is a node of a cluster, which this broker can't use", fix)
         if not self.wakes:
-            yield _danger(
-                "doesn't let this user wake workers", 'Allow the channels: ACL SETUSER <user> "&boost:wake:*"'
-            )
+            yield _danger("doesn't let this user wake workers", 'Allow the channels: ACL SETUSER <user> "&boost:*"')
 
     def forgetful(self) -> Iterator[Finding]:
         """Yield how it may lose what it has confirmed."""

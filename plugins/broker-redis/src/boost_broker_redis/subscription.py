@@ -27,12 +27,13 @@ from boost_core.plugin import (
 from boost_core.plugin.native import Lock
 from redis import exceptions
 
-from boost_broker_redis.connections import Address, Broken, Connections
+from boost_broker_redis.address import Address, Broken
+from boost_broker_redis.connections import Connections
 from boost_broker_redis.keys import channel
 from boost_broker_redis.listener import Listener
 from boost_broker_redis.plugin import LOOK_SECONDS
 from boost_broker_redis.record import MOST_AT_ONCE, asks, body_of, bounded, milliseconds, pack, priority_of
-from boost_broker_redis.script import Call, Script
+from boost_broker_redis.script import Call
 from boost_broker_redis.troubles import explain, has_left
 
 log = logging.getLogger("boost.broker.redis")
@@ -46,7 +47,7 @@ class Home:
 
     name: str
     address: Address
-    script: Script
+    layout: str
     stem: Callable[[str], str]
     misfits: Callable[[Sequence[Frame]], Mapping[int, str]]
     lease: float
@@ -70,7 +71,7 @@ class RedisSubscription(SyncSubscription):
         self._lease = milliseconds(home.lease)
         self._pause = min(LOOK_SECONDS, home.lease / 4)
         self._claim = 0  # the number of the last one
-        self._connections = Connections(home.address, home.timeout)
+        self._connections = Connections(home.address, home.layout, home.timeout, native=True)
         self._listener = Listener(home.address, channel(self._worker), home.timeout)
         self._fetching = Lock()
         self._closing = Lock()
@@ -122,18 +123,20 @@ class RedisSubscription(SyncSubscription):
                 self._woken = False
                 self._strike(wanted)
                 return []
-            pause = min(remaining, soon, self._pause * random.uniform(0.8, 1.2))
-            waits = not self._listener.wait(pause) or single
+            told = self._listener.wait(min(remaining, soon, self._pause * random.uniform(0.6, 1.0)))
+            if not told:
+                self._next_sweep = 0.0
+            waits = single or not told
 
     def _look(self, wanted: Mapping[str, int], *, waits: bool) -> tuple[list[Delivery], float]:
         """Return what can be had, and how many seconds until something may be had without being told."""
         self._claim += 1
         sweeps = time.monotonic() >= self._next_sweep
         if sweeps:
-            self._next_sweep = time.monotonic() + self._pause * random.uniform(0.8, 1.2)
+            self._next_sweep = time.monotonic() + self._pause * random.uniform(0.6, 1.0)
         tail = (self._claim, self._lease, int(waits), int(sweeps))
-        calls = [Call([self._stems[queue]], ("claim", self._worker, count, *tail)) for queue, count in wanted.items()]
-        replies = self._connections.run(self._home.script, calls) if calls else []
+        calls = [Call("claim", [self._stems[queue]], (self._worker, count, *tail)) for queue, count in wanted.items()]
+        replies = self._connections.run(calls) if calls else []
         deliveries: list[Delivery] = []
         soon, refusal = math.inf, None
         for queue, reply in zip(wanted, replies, strict=True):
@@ -217,18 +220,18 @@ class RedisSubscription(SyncSubscription):
 
     def _call(self, operation: str, part: Sequence[Delivery], frames: Mapping[int, Frame] | None) -> Call:
         keys = [self._stems[part[0].queue]]
-        arguments: list[Any] = [operation, self._worker]
+        arguments: list[Any] = [self._worker]
         if frames is None:
             for delivery in part:
                 arguments += delivery.receipt
-            return Call(keys, arguments)
+            return Call(operation, keys, arguments)
         numbers = {keys[0]: 1}
         for delivery in part:
             frame = frames[id(delivery)]
             target = self._home.stem(frame.queue)
             number = numbers.setdefault(target, len(numbers) + 1)
             arguments += (*delivery.receipt, number, pack(frame), *asks(frame))
-        return Call(list(numbers), arguments)
+        return Call(operation, list(numbers), arguments)
 
     def _fenced(self, parts: Sequence[Sequence[Delivery]], replies: Sequence[Any]) -> list[Delivery]:
         fenced: list[Delivery] = []
@@ -252,9 +255,9 @@ class RedisSubscription(SyncSubscription):
         parts = list(_parts(deliveries, None))
         asked = {part[0].queue for part in parts}
         bare = [queue for queue, held in self._held.items() if held and queue not in asked]
-        renew = ("extend", self._worker, self._lease)
-        calls = [Call([self._stems[part[0].queue]], (*renew, *_receipts(part))) for part in parts]
-        calls += [Call([self._stems[queue]], renew) for queue in bare]
+        renew = (self._worker, self._lease)
+        calls = [Call("extend", [self._stems[part[0].queue]], (*renew, *_receipts(part))) for part in parts]
+        calls += [Call("extend", [self._stems[queue]], renew) for queue in bare]
         gone: list[Delivery] = []
         for part, reply in zip([*parts, *([] for _ in bare)], self._ran(calls), strict=True):
             if isinstance(reply, exceptions.RedisError):
@@ -273,7 +276,7 @@ class RedisSubscription(SyncSubscription):
             raise self._lost_connection(error) from error
         if self._unsure:
             calls = [
-                Call([stem], ("recover", self._worker, self._claim, *(place for place, _ in tuple(self._held[queue]))))
+                Call("recover", [stem], (self._worker, self._claim, *(place for place, _ in tuple(self._held[queue]))))
                 for queue, stem in self._stems.items()
             ]
             for queue, reply in zip(self._stems, self._ran(calls), strict=True):
@@ -287,7 +290,7 @@ class RedisSubscription(SyncSubscription):
         if self.closed:
             raise Closed(f"a subscription of broker {self._home.name!r}")
         try:
-            return self._connections.run(self._home.script, calls)
+            return self._connections.run(calls)
         except Broken as error:
             raise self._lost_connection(error) from error
 
@@ -306,8 +309,7 @@ class RedisSubscription(SyncSubscription):
             self._listener.cut()
             idle = self._fetching.acquire(timeout=_FETCH_ENDS_SECONDS)
         try:
-            leaves = [Call([stem], ("leave", self._worker)) for stem in self._stems.values()]
-            self._connections.run(self._home.script, leaves)
+            self._connections.run([Call("leave", [stem], (self._worker,)) for stem in self._stems.values()])
         except Broken as error:
             text = "%s: what this worker held goes to others when its lease ends: %s"
             log.warning(text, self._home.address.masked, self._explained(error.cause)[0])

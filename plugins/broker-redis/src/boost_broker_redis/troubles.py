@@ -6,7 +6,16 @@ from typing import Final
 
 from redis import exceptions
 
-_ACCESS: Final = 'Allow it: ACL SETUSER <user> +@all "~boost*" "&boost:wake:*"'
+
+class SilentTls(exceptions.TimeoutError):
+    """No answer to the beginning of TLS: what a port without TLS does, which takes it for half a line."""
+
+
+class PatchedTls(exceptions.ConnectionError):
+    """TLS where gevent or eventlet has patched the process: its sockets belong to the threads that made them."""
+
+
+_ACCESS: Final = 'Allow it: ACL SETUSER <user> +@all "~boost*" "&boost:*"'
 _URL: Final = "Mend url=, or start the server."
 _TEXTS: Final = (
     # what the server's answer begins with, what that means, what to do
@@ -30,18 +39,28 @@ _TEXTS: Final = (
 )
 
 
-class SilentTls(exceptions.TimeoutError):
-    """No answer to the beginning of TLS: what a port without TLS does, which takes it for half a line."""
+_KINDS: Final = (
+    # the client's own errors
+    (
+        PatchedTls,
+        "speaks TLS, which isn't possible in a process that gevent or eventlet has patched",
+        "Reach it through a tunnel, or run these tasks in a process that isn't patched.",
+    ),
+    (SilentTls, "doesn't answer in TLS within {timeout:g} s", "A plain port is reached by redis://, not rediss://."),
+    ((exceptions.TimeoutError, TimeoutError), "gives no answer within {timeout:g} s", _URL),
+    (
+        exceptions.InvalidResponse,
+        "doesn't speak Redis' protocol",
+        "Mend url=: what listens there is something else.",
+    ),
+)
 
 
 def explain(error: Exception, timeout: float) -> tuple[str, str]:
     """Return what is wrong with the server ("refuses the login") and the remedy."""
-    if isinstance(error, SilentTls):
-        return f"doesn't answer in TLS within {timeout:g} s", "A plain port is reached by redis://, not rediss://."
-    if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
-        return f"gives no answer within {timeout:g} s", _URL
-    if isinstance(error, exceptions.InvalidResponse):
-        return "doesn't speak Redis' protocol", "Mend url=: what listens there is something else."
+    for kind, problem, fix in _KINDS:
+        if isinstance(error, kind):
+            return problem.format(timeout=timeout), fix
     said = answer_of(error)
     for begin, problem, fix in _TEXTS:
         # Redis 6 puts the error of a command behind where in a script it was.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
+from boost_core.plugin.native import poll
 from redis import exceptions
 
 _CHUNK: Final = 500
@@ -49,11 +50,11 @@ class Listener:
     def wait(self, seconds: float) -> set[str]:
         """Return the keys that were put meanwhile, waiting for any so long; none when woken, which may be before."""
         try:
-            poll = select.poll()  # select.select can't take descriptors over 1023
-            poll.register(self._connection._sock, select.POLLIN)
-            poll.register(self._reader, select.POLLIN)
+            polling = poll()  # select.select can't take descriptors over 1023
+            polling.register(self._connection._sock, select.POLLIN)
+            polling.register(self._reader, select.POLLIN)
             if not self._told and not self._connection.can_read(0):
-                poll.poll(max(0.0, seconds) * 1000)
+                polling.poll(max(0.0, seconds) * 1000)
             with suppress(BlockingIOError):
                 while len(os.read(self._reader, _DRAIN_BYTES)) == _DRAIN_BYTES:
                     pass

@@ -12,11 +12,10 @@ import redis
 from boost_core.plugin import Closed, Store, StoreUnavailable, mask_url
 from boost_core.plugin.native import Lock
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from boost_store_redis.listener import Listener
 from boost_store_redis.plugin import RedisStoreOptions
+from boost_store_redis.pool import pool_of
 from boost_store_redis.troubles import explain
 
 log = logging.getLogger("boost.store.redis")
@@ -33,7 +32,6 @@ end
 """Writes all or none: a full server refuses the first SET of a script, and those behind it no more."""
 
 _DEFAULT: Final = "redis://localhost:6379/0"
-_TRANSPORTS: Final = {"redis-stream": "redis", "rediss-stream": "rediss", "valkey": "redis", "valkeys": "rediss"}
 _KEYS_AT_ONCE: Final = 1000
 _WAIT_ENDS_SECONDS: Final = 0.5
 
@@ -46,17 +44,9 @@ class RedisStore(Store):
     def __init__(self, options: RedisStoreOptions) -> None:
         super().__init__(options)
         url = options.url.reveal() if options.url else _DEFAULT
-        scheme, _, rest = url.partition("://")
         self.where = mask_url(url)
-        # RESP2 on purpose: what is subscribed to and what is asked have the same shapes on every server.
-        self._client = redis.Redis.from_url(
-            f"{_TRANSPORTS.get(scheme, scheme)}://{rest}",
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=options.timeout,
-            socket_connect_timeout=options.timeout,
-            driver_info=None,
-        )
+        self._pool = pool_of(url, options.timeout)
+        self._client = redis.Redis(connection_pool=self._pool)
         self._put = self._client.register_script(PUT)
         self._listener = Listener(self._dial, PREFIX, options.timeout)
         self._waiting = Lock()
@@ -90,7 +80,7 @@ class RedisStore(Store):
             self._listener.cut()
             idle = self._waiting.acquire(timeout=_WAIT_ENDS_SECONDS)
         self._listener.close()
-        self._client.close()
+        self._pool.disconnect()
         if idle:
             self._waiting.release()
 
@@ -153,7 +143,7 @@ class RedisStore(Store):
     # --- the parts ---------------------------------------------------------------------------------
 
     def _dial(self) -> Any:
-        connection: Any = self._client.connection_pool.make_connection()
+        connection: Any = self._pool.make_connection()
         connection.connect()
         return connection
 

@@ -1,14 +1,20 @@
--- What the scripts of both layouts share. KEYS[1] is the stem of a queue's keys, ARGV[1] the operation.
+-- What both layouts share. KEYS[1] is the stem of a queue's keys, ARGV[1] the operation, so that SLOWLOG tells it. Blocks
+-- are set apart by blank lines: what an operation doesn't use is left out of its script (see script.py).
 --
 -- When the memory is full, a server refuses commands that need more, unless the script has written before: so what
 -- moves or ends messages removes first and adds afterwards, and only publishing fails.
 
 local stem = KEYS[1]
 
--- The server's clock in milliseconds; no other one counts.
+local clock
+
+-- The server's clock in milliseconds, read once; no other one counts.
 local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not clock then
+    local time = redis.call('TIME')
+    clock = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return clock
 end
 
 -- Wakes as many waiting workers as it takes for `count` messages, whoever takes most first. A worker whose connection
@@ -31,18 +37,20 @@ local function enter(worker, want, waits)
   end
 end
 
--- Returns for each id whether it wasn't seen in the last `window` milliseconds, and remembers it for as long, at most
--- twice as long: in a set a window, so that forgetting is dropping a set.
+-- Returns for each id whether it is none, or wasn't seen in the last `window` milliseconds, and remembers it for as long, at
+-- most twice as long: in a set a window, so that forgetting is dropping a set. A set that is in use has the empty id.
 local function unseen(window, ids)
   local round = math.floor(now() / window)
   local set = stem .. 'seen:' .. round
+  local here = redis.call('SMISMEMBER', set, '', unpack(ids))
   local before = redis.call('SMISMEMBER', stem .. 'seen:' .. (round - 1), unpack(ids))
-  local fresh, added = {}, 0
+  local fresh, new, known = {}, {''}, {}
   for i, id in ipairs(ids) do
-    fresh[i] = id == '' or (before[i] == 0 and redis.call('SADD', set, id) == 1)
-    if id ~= '' and fresh[i] then added = added + 1 end
+    fresh[i] = id == '' or (here[i + 1] == 0 and before[i] == 0 and not known[id])
+    if id ~= '' and fresh[i] then new[#new + 1], known[id] = id, true end
   end
-  if added > 0 and redis.call('SCARD', set) == added then
+  if #new > 1 then redis.call('SADD', set, unpack(new)) end
+  if #new > 1 and here[1] == 0 then
     redis.call('PEXPIRE', set, 3 * window)
     redis.call('UNLINK', stem .. 'seen:' .. (round - 2))
   end

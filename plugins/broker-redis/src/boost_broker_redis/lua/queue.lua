@@ -9,8 +9,14 @@
 -- A message stands in one of ready, delayed and own. A mark is the number of the claim, and behind a colon when the
 -- message expires: so a delivery that was lost is known by its mark, even where the same worker has claimed it again.
 
-local BODY, READY, DELAYED, EXPIRY = stem .. 'body', stem .. 'ready', stem .. 'delayed', stem .. 'expiry'
-local WORKERS, DEATHS = stem .. 'workers', stem .. 'deaths'
+local BODY, DEATHS = stem .. 'body', stem .. 'deaths'
+
+local READY, EXPIRY = stem .. 'ready', stem .. 'expiry'
+
+local DELAYED = stem .. 'delayed'
+
+local WORKERS = stem .. 'workers'
+
 local PLACES = 17592186044416  -- of one priority: 2^44; with 256 of them a place is exact in a double
 
 local function own(worker) return stem .. 'own:' .. worker end
@@ -294,8 +300,3 @@ local function publish()
 end
 
 local function declare() return redis.call('EXISTS', READY) end
-
-return ({
-  publish = publish, claim = claim, ack = ack, release = release, replace = replace, extend = extend, leave = leave,
-  recover = recover, depth = depth, peek = peek, purge = purge, declare = declare,
-})[ARGV[1]]()

@@ -307,7 +307,6 @@ local function publish()
   store(stem, published())
 end
 
-return ({
-  publish = publish, claim = claim, ack = ack, release = release, replace = replace, extend = extend, leave = leave,
-  recover = recover, depth = depth, peek = peek, purge = purge, declare = make_group,
-})[ARGV[1]]()
+local function declare()
+  make_group()
+end

@@ -1,0 +1,99 @@
+"""Where the server is, and how it is dialled."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from types import BuiltinFunctionType
+from typing import Any, Final
+
+import attrs
+from boost_core.plugin import mask_url
+from boost_core.plugin.native import own_socket
+from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
+from redis.connection import parse_url
+
+from boost_broker_redis.troubles import PatchedTls, SilentTls
+
+_DEFAULT: Final = "redis://localhost:6379/0"
+_TRANSPORTS: Final = {
+    "redis-stream": "redis",
+    "rediss-stream": "rediss",
+    "valkey": "redis",
+    "valkeys": "rediss",
+}
+
+
+@attrs.define(eq=False)
+class Broken(Exception):
+    """A call that got no answer, or not all: its cause, the answers it got, and whether anything was sent."""
+
+    cause: Exception
+    replies: Sequence[Any] = ()
+    sent: bool = False
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the server may have done what it didn't answer; it hasn't where it answered why, as when loading."""
+        return self.sent and not getattr(self.cause, "status_code", None)
+
+
+class NativeConnection(Connection):
+    """A connection that any thread may use, also where gevent has patched the process."""
+
+    def _connect(self) -> Any:
+        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class NativeUnixConnection(UnixDomainSocketConnection):
+    """The same over a Unix socket."""
+
+    def _connect(self) -> Any:
+        return own_socket(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class NativeTlsConnection(SSLConnection):
+    """One over TLS, which needs the process's own sockets."""
+
+    def _connect(self) -> Any:
+        if is_patched():
+            raise PatchedTls
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+_NATIVE: Final[dict[type[Any], type[Any]]] = {
+    Connection: NativeConnection,
+    UnixDomainSocketConnection: NativeUnixConnection,
+    SSLConnection: NativeTlsConnection,
+}
+
+
+class Address:
+    """Where the server is and how to log in there."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = url or _DEFAULT
+        self.masked = mask_url(self.url)
+        scheme, _, rest = self.url.partition("://")
+        url = f"{_TRANSPORTS.get(scheme, scheme)}://{rest}"
+        self._facts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        self._class = _NATIVE[self._facts.pop("connection_class", Connection)]
+
+    def dial(self, seconds: float) -> Any:
+        """Return a connection, logged in. Raises ``Broken``."""
+        # RESP2 on purpose: one shape of answers on every server, and errors that don't depend on what HELLO may do.
+        connection = self._class(
+            **self._facts, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds, driver_info=None
+        )
+        try:
+            connection.connect()
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            silent = isinstance(error, exceptions.TimeoutError) and isinstance(connection, SSLConnection)
+            raise Broken(SilentTls() if silent else error) from error
+        return connection
+
+
+def is_patched() -> bool:
+    """Return whether gevent or eventlet has patched the process."""
+    return not isinstance(getattr(select, "poll", None), BuiltinFunctionType)

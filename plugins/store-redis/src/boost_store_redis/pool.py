@@ -1,0 +1,51 @@
+"""Connections to the server, for threads of any kind."""
+
+from __future__ import annotations
+
+import select
+from types import BuiltinFunctionType
+from typing import Any, Final
+
+from boost_core.plugin.native import RLock, own_socket
+from redis import Connection, ConnectionPool, SSLConnection
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError as Unreachable
+from redis.retry import Retry
+
+_TRANSPORTS: Final = {"redis-stream": "redis", "rediss-stream": "rediss", "valkey": "redis", "valkeys": "rediss"}
+
+
+def pool_of(url: str, timeout: float) -> ConnectionPool:
+    """Return a pool for a URL. The client's own retries are off."""
+    scheme, _, rest = url.partition("://")
+    facts: dict[str, Any] = parse_url(f"{_TRANSPORTS.get(scheme, scheme)}://{rest}")  # type: ignore[no-untyped-call]
+    pool = ConnectionPool(
+        connection_class=_owning(facts.pop("connection_class", Connection)),
+        # RESP2 on purpose: what is subscribed to and what is asked have the same shapes on every server.
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        driver_info=None,
+        **facts,
+    )
+    pool._lock = RLock()  # its own is one of greenlets where gevent has patched, and native threads take it too
+    return pool
+
+
+def _owning(kind: type[Any]) -> type[Any]:
+    """Return a class of connections whose sockets any thread may use, also where gevent has patched the process."""
+
+    class Owning(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            if issubclass(kind, SSLConnection) and _is_patched():
+                message = "TLS isn't possible in a process that gevent or eventlet has patched; use a tunnel"
+                raise Unreachable(message)
+            return own_socket(super()._connect())
+
+    return Owning
+
+
+def _is_patched() -> bool:
+    return not isinstance(getattr(select, "poll", None), BuiltinFunctionType)
