@@ -59,7 +59,7 @@ class KafkaBroker(SyncBroker):
         if self._open:
             return
         try:
-            self.cluster.probe(self.options.timeout, "connecting")
+            self.cluster.probe(self.options.timeout)
         except BaseException:
             self.cluster.close()
             raise
@@ -75,7 +75,7 @@ class KafkaBroker(SyncBroker):
     def after_fork(self) -> None:
         """In a forked child: leave the parent's clients alone. What Kafka goes by is heartbeats, not connections."""
         self._open = False
-        keep(self.cluster.close(), self._outbox.forget(), *(one.forget() for one in self._subscriptions))
+        keep(*self.cluster.let_go(), self._outbox.forget(), *(one.forget() for one in self._subscriptions))
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """Make the queues' topics where they are missing. Raises ``BrokerUnavailable`` for those that can't be used."""

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import attrs
 from boost_core.plugin import BrokerUnavailable
 from boost_core.plugin.native import Lock, sleep
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from boost_broker_kafka.config import client_config
@@ -21,6 +21,14 @@ K = TypeVar("K")
 
 Partition = tuple[str, int]
 """Topic and number."""
+
+NOT_YET: Final = frozenset(
+    {
+        *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR),
+        *(KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION),
+    }
+)
+"""Answers for a topic or a group whose server has just started, or took it over a moment ago."""
 
 _FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NEXT: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -46,6 +54,7 @@ class Cluster:
         self._trouble = Trouble(options)
         self._lock = Lock()
         self._client: AdminClient | None = None
+        self._asker: Consumer | None = None
         self._counts: dict[str, tuple[int, float]] = {}
 
     @property
@@ -57,13 +66,31 @@ class Cluster:
                 self._client = AdminClient(config)
             return self._client
 
-    def close(self) -> AdminClient | None:
-        """Forget the client, and return it to whom it may concern."""
-        with self._lock:
-            client, self._client = self._client, None
-            return client
+    @property
+    def asker(self) -> Consumer:
+        """A consumer that never joins the group: it reads what that has committed.
 
-    def probe(self, timeout: float, doing: str) -> None:
+        The admin client has a call for it, which now and then crashes the process (confluent-kafka 2.16.1).
+        """
+        with self._lock:
+            if self._asker is None:
+                self._asker = Consumer({**client_config(self._options), "group.id": self._options.group})
+            return self._asker
+
+    def close(self) -> None:
+        """Let go of the clients."""
+        for client in self.let_go():
+            if isinstance(client, Consumer):
+                client.close()
+
+    def let_go(self) -> list[Any]:
+        """Return the clients to whom it may concern, and have none any more."""
+        with self._lock:
+            clients = [client for client in (self._client, self._asker) if client is not None]
+            self._client = self._asker = None
+            return clients
+
+    def probe(self, timeout: float) -> None:
         """Return once a server has answered. Raises ``BrokerUnavailable``: at once where waiting is of no use."""
         deadline = time.monotonic() + timeout
         self.client.poll(0)
@@ -72,10 +99,10 @@ class Cluster:
         while not answer.done():
             self.client.poll(0)  # hears what goes wrong
             if self._trouble.hopeless or time.monotonic() > deadline:
-                raise self._trouble.unavailable("kafka", doing)
+                raise self._trouble.unavailable()
             sleep(_LONGEST_LOOK)
         if isinstance(_outcome(answer), KafkaError):
-            raise self._trouble.unavailable("kafka", doing)
+            raise self._trouble.unavailable()
         self._trouble.over()
 
     # --- topics ------------------------------------------------------------------------------------
@@ -98,10 +125,6 @@ class Cluster:
             now = self.describe([topic])[topic]
             count = now if isinstance(now, int) else 0
         return count
-
-    def forget(self, topic: str) -> None:
-        """Have the next ``partitions`` ask again."""
-        self._counts.pop(topic, None)
 
     def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return the settings of topics, as far as this user may know them."""
@@ -127,29 +150,43 @@ class Cluster:
     def servers(self) -> int:
         """Return how many servers there are."""
         answer = self.outcomes({"": self.client.describe_cluster(request_timeout=self._options.timeout)})[""]
-        return len(self._sure(answer).nodes)
+        if isinstance(answer, KafkaError):
+            raise BrokerUnavailable("kafka", answer.str())
+        return len(answer.nodes)
 
     # --- messages ----------------------------------------------------------------------------------
 
     def spans(self, partitions: Iterable[Partition]) -> dict[Partition, Span]:
         """Return what partitions hold and what is committed of them. Raises ``BrokerUnavailable``."""
         wanted = [TopicPartition(*partition) for partition in partitions]
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            starts, ends, committed = self._ask_spans(wanted)
+            answers = [*starts.values(), *ends.values(), *committed]
+            error = next((answer for answer in answers if isinstance(answer, KafkaError)), None)
+            if error is None:
+                break
+            if error.code() not in NOT_YET or time.monotonic() > deadline:
+                raise BrokerUnavailable("kafka", error.str())
+            sleep(_LONGEST_LOOK)
+        return {
+            (one.topic, one.partition): Span(
+                starts[one].offset, ends[one].offset, max(0, one.offset), one.metadata or ""
+            )
+            for one in committed
+        }
+
+    def _ask_spans(
+        self, wanted: list[TopicPartition]
+    ) -> tuple[dict[TopicPartition, Any], dict[TopicPartition, Any], list[Any]]:
         timeout = self._options.timeout
         starts = self.client.list_offsets(dict.fromkeys(wanted, _FIRST), request_timeout=timeout)
         ends = self.client.list_offsets(dict.fromkeys(wanted, _NEXT), request_timeout=timeout)
-        request = ConsumerGroupTopicPartitions(self._options.group, wanted)
-        groups = self.client.list_consumer_group_offsets([request], request_timeout=timeout)
-        found = self.outcomes({**_labelled("start", starts), **_labelled("end", ends), **groups})
-        committed = {(one.topic, one.partition): one for one in self._sure(found[self._options.group]).topic_partitions}
-        return {
-            (one.topic, one.partition): Span(
-                self._sure(found["start", one.topic, one.partition]).offset,
-                self._sure(found["end", one.topic, one.partition]).offset,
-                max(0, committed[one.topic, one.partition].offset),
-                committed[one.topic, one.partition].metadata or "",
-            )
-            for one in wanted
-        }
+        try:
+            committed: list[Any] = self.asker.committed(wanted, timeout) if wanted else []
+        except KafkaException as error:
+            committed = [error.args[0]]
+        return self.outcomes(starts), self.outcomes(ends), committed
 
     def ask_starts(self, partitions: Iterable[Partition]) -> Mapping[TopicPartition, Future[Any]]:
         """Ask from which offset on partitions hold messages; the answers come by themselves."""
@@ -174,15 +211,6 @@ class Cluster:
             sleep(pause)
             pause = min(pause * 2, _LONGEST_LOOK)
         return {key: _outcome(future) for key, future in asked.items()}
-
-    def _sure(self, answer: Any) -> Any:
-        if isinstance(answer, KafkaError):
-            raise BrokerUnavailable("kafka", answer.str())
-        return answer
-
-
-def _labelled(label: str, asked: Mapping[TopicPartition, Future[Any]]) -> dict[Any, Future[Any]]:
-    return {(label, one.topic, one.partition): future for one, future in asked.items()}
 
 
 def _outcome(future: Future[Any]) -> Any:

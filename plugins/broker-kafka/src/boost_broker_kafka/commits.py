@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from boost_broker_kafka.cluster import Partition
-from boost_broker_kafka.holdings import Holdings
+from boost_broker_kafka.holdings import Holdings, Share
 
 log = logging.getLogger("boost.broker.kafka")
 
@@ -70,6 +70,16 @@ class Commits:
             return failed
         return self._answered(answers or [])
 
+    def prove(self, share: Share) -> KafkaError | None:
+        """Commit again what a partition's last commit said; return what went wrong: whether it still is ours."""
+        same = _offsets({share.partition: (share.committed, share.metadata)})
+        try:
+            (answer,) = self.consumer.commit(offsets=same, asynchronous=False) or [TopicPartition("")]
+        except KafkaException as error:
+            failed: KafkaError = error.args[0]
+            return failed
+        return answer.error
+
     def heard(self, error: KafkaError | None, answers: Sequence[TopicPartition]) -> None:
         """Take the answer to a commit that nobody waited for; given to librdkafka as ``on_commit``."""
         sent, self._under_way = self._under_way, {}
@@ -97,7 +107,7 @@ class Commits:
                 worst = one.error
                 failed[partition] = (one.offset, one.metadata or "")
             elif share is not None:
-                share.committed = max(share.committed, one.offset)
+                share.committed, share.metadata = one.offset, one.metadata or ""
         self._put_back(failed)
         return worst
 

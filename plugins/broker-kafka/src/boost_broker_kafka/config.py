@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from boost_broker_kafka.plugin import KafkaOptions
@@ -24,12 +25,14 @@ def client_config(options: KafkaOptions) -> dict[str, Any]:
         "client.id": "boost",
         "security.protocol": protocol,
         "socket.timeout.ms": _ms(max(options.timeout, 1.0)),
-        "socket.connection.setup.timeout.ms": _ms(max(options.timeout, 1.0)),
+        "socket.connection.setup.timeout.ms": _ms(max(options.timeout, 1.0) + 1),
         "socket.nagle.disable": True,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
         "topic.metadata.refresh.interval.ms": 5000,  # or a new partition is seen in five minutes
-        "log_level": 0,  # what goes wrong comes through error_cb
+        "topic.metadata.propagation.max.ms": 3000,  # topics are made before they are used
+        "log_level": 0,  # what goes wrong comes through error_cb, but for what is fatal
+        "logger": logging.getLogger("boost.broker.kafka"),
     }
     if address.username and address.password:
         config |= {

@@ -25,18 +25,17 @@ _FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_A
 def declare(cluster: Cluster, options: KafkaOptions, queues: Sequence[QueueSpec]) -> None:
     """Make what is missing of the queues' topics, and wait until it can be used. Raises ``BrokerUnavailable``."""
     wanted = dict(pair for queue in queues for pair in _topics(queue, options))
-    found = cluster.describe(list(wanted))
-    missing = []
+    found = cluster.describe(list(wanted)) if wanted else {}
     for topic, partitions in found.items():
-        if isinstance(partitions, int):
-            _check_order(topic, partitions, wanted[topic])
-        elif partitions.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            missing.append(topic)
-        else:
+        if isinstance(partitions, KafkaError) and partitions.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise _not_usable(topic, partitions, options)
-    _check_sizes(cluster, options, [topic for topic in found if topic not in missing])
-    if missing:
-        _make(cluster, options, {topic: wanted[topic] for topic in missing})
+    missing = [topic for topic, one in found.items() if isinstance(one, KafkaError)]
+    made = _make(cluster, options, {topic: wanted[topic] for topic in missing})
+    others = [topic for topic in wanted if topic not in made]
+    for topic, partitions in _ready(cluster, options, list(wanted)).items():
+        if topic in others:
+            _check_order(topic, partitions, wanted[topic])
+    _check_sizes(cluster, options, others)
 
 
 def _topics(queue: QueueSpec, options: KafkaOptions) -> list[tuple[str, int]]:
@@ -46,7 +45,10 @@ def _topics(queue: QueueSpec, options: KafkaOptions) -> list[tuple[str, int]]:
     return [(topic_of(queue.name), options.partitions), (delay_topic(queue.name), RUNGS)]
 
 
-def _make(cluster: Cluster, options: KafkaOptions, topics: dict[str, int]) -> None:
+def _make(cluster: Cluster, options: KafkaOptions, topics: dict[str, int]) -> set[str]:
+    """Make topics; return which were made, and not by somebody else meanwhile."""
+    if not topics:
+        return set()
     config = {
         "cleanup.policy": "delete",
         "max.message.bytes": str(max(_DEFAULT_LARGEST, options.max_body + OVERHEAD)),
@@ -60,23 +62,25 @@ def _make(cluster: Cluster, options: KafkaOptions, topics: dict[str, int]) -> No
         operation_timeout=options.timeout,
         request_timeout=options.timeout,
     )
-    for topic, error in cluster.outcomes(asked).items():
+    outcomes = cluster.outcomes(asked)
+    for topic, error in outcomes.items():
         if isinstance(error, KafkaError) and error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise _not_made(topic, error, options)
-    _wait(cluster, options, list(topics))
+    return {topic for topic, outcome in outcomes.items() if outcome is None}
 
 
-def _wait(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> None:
-    """Return once each partition has a leader, or the first messages would find none."""
+def _ready(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> dict[str, int]:
+    """Return how many partitions topics have, once each one has a leader: the first messages would find none."""
     deadline = time.monotonic() + options.timeout
     while True:
-        unready = {topic: one for topic, one in cluster.describe(topics).items() if not isinstance(one, int) or not one}
-        if not unready:
-            return
+        found = cluster.describe(topics) if topics else {}
+        counts = {topic: one for topic, one in found.items() if isinstance(one, int) and one}
+        if len(counts) == len(topics):
+            return counts
         if time.monotonic() > deadline:
-            topic, state = next(iter(unready.items()))
+            topic, state = next((topic, one) for topic, one in found.items() if topic not in counts)
             why = state.str() if isinstance(state, KafkaError) else "a partition has no leader"
-            raise BrokerUnavailable("kafka", f"topic {topic!r} was made, but can't be used: {why}")
+            raise BrokerUnavailable("kafka", f"topic {topic!r} is there, but can't be used: {why}")
         sleep(_LOOK)
 
 

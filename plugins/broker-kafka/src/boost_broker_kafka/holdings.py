@@ -47,7 +47,8 @@ class _Gauge:
 class Share:
     """A partition that is ours.
 
-    ``next`` is the offset to be read next, ``committed`` what was committed last, ``floor`` what lies below was purged.
+    ``next`` is the offset to be read next, ``committed`` and ``metadata`` what was committed last; what lies below
+    ``floor`` was purged.
     ``out`` is what core was handed and hasn't settled. A delay topic's has a ``rung``, and ``moving`` counts what is on
     its way from there.
     """
@@ -57,6 +58,7 @@ class Share:
     generation: int
     next: int
     committed: int
+    metadata: str
     rung: Rung | None = None
     floor: int = 0
     moving: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from boost_core.plugin import Closed, PublishError
-from boost_core.plugin.native import Lock
+from boost_core.plugin.native import Lock, sleep
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from boost_broker_kafka.config import producer_config
@@ -60,7 +60,7 @@ class _Batch:
 class Outbox:
     """Produces for all threads of a process. A producer that broke for good is replaced at the next call."""
 
-    def __init__(self, options: KafkaOptions, probe: Callable[[float, str], None]) -> None:
+    def __init__(self, options: KafkaOptions, probe: Callable[[float], None]) -> None:
         self._options = options
         self._probe = probe
         self.trouble = Trouble(options)
@@ -85,9 +85,9 @@ class Outbox:
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Return once all records are stored. Raises ``PublishError``; ``BrokerUnavailable`` where nothing was sent."""
         deadline = time.monotonic() + timeout
-        self.producer.poll(0)  # hears whether the servers went away meanwhile
+        _flush(self.producer, 0)  # hears whether the servers went away meanwhile
         if self.trouble.down:  # what is produced then might be stored long after this call gave up
-            self._probe(timeout, "publishing")
+            self._probe(timeout)
             self.trouble.over()
         batch = _Batch(len(records))
         produce = self.producer.produce
@@ -107,7 +107,7 @@ class Outbox:
 
     def nudge(self) -> None:
         """Let reports of what was posted come in, for a moment."""
-        self.producer.flush(SLICE)
+        _flush(self.producer, SLICE)
 
     def close(self, timeout: float) -> None:
         """Wait for outstanding reports, and produce no more; idempotent."""
@@ -115,7 +115,7 @@ class Outbox:
             self.closed = True
             producer, self._producer = self._producer, None
         if producer is not None:
-            producer.flush(timeout)
+            _flush(producer, timeout)
 
     def forget(self) -> Producer | None:
         """Forget the producer, and return it to whom it may concern."""
@@ -154,7 +154,7 @@ class Outbox:
             try:
                 wait = SLICE
                 while batch.open and (left := deadline - time.monotonic()) > 0:
-                    self.producer.flush(min(wait, left))
+                    _flush(self.producer, min(wait, left))
                     wait = min(wait * 1.5, 0.05)
             finally:
                 self._turn.release()
@@ -174,3 +174,11 @@ class Outbox:
     def _replace(self) -> None:
         with self._lock:
             self._producer = None
+
+
+def _flush(producer: Producer, seconds: float) -> None:
+    """Have what waits sent at once, and reports come in for so long; a producer that broke says so in each of them."""
+    try:
+        producer.flush(seconds)
+    except KafkaException:
+        sleep(SLICE)

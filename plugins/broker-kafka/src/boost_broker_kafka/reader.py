@@ -9,17 +9,17 @@ from typing import Any, Final
 
 import attrs
 from boost_core.plugin import BrokerUnavailable, ConnectionLost, Delivery, Lost, QueueGone
-from boost_core.plugin.native import Event, Thread
+from boost_core.plugin.native import Event, Thread, sleep
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from boost_broker_kafka.brake import Brake
-from boost_broker_kafka.cluster import Cluster, Partition
-from boost_broker_kafka.commits import Commits
+from boost_broker_kafka.cluster import NOT_YET, Cluster, Partition
+from boost_broker_kafka.commits import STALE, Commits
 from boost_broker_kafka.config import consumer_config
 from boost_broker_kafka.errands import Errands
 from boost_broker_kafka.holdings import Holdings, Share
 from boost_broker_kafka.housekeeping import Housekeeping
-from boost_broker_kafka.ladder import Rung
+from boost_broker_kafka.ladder import RUNGS, Rung
 from boost_broker_kafka.mover import Mover
 from boost_broker_kafka.plugin import KafkaOptions
 from boost_broker_kafka.topics import delay_topic, topic_of
@@ -32,6 +32,7 @@ IDLE_TICK, BUSY_TICK = 0.1, 0.02
 
 AT_ONCE: Final = 500
 _LAST_REPORTS: Final = 1.0
+_NOT_YET_SECONDS: Final = 0.1
 _HANDOVER_TICK: Final = 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -114,7 +115,7 @@ class Reader:
         problem = None
         try:
             self.consumer.subscribe(
-                [*self._queues, *self._delays], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
+                list(self._queues), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
             )
             while not self._stop.is_set():
                 self._turn()
@@ -127,6 +128,8 @@ class Reader:
             self._fail(ConnectionLost, problem)
 
     def _turn(self) -> None:
+        if time.monotonic() - self.beat > self._options.session_timeout:
+            self._ask_whether_ours()
         self.beat = time.monotonic()
         touched = self._take(self._read())
         self._parts.mover.step()
@@ -180,43 +183,78 @@ class Reader:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take partitions over, each from where its last owner was."""
-        if partitions:
-            partitions = consumer.committed(partitions, self._options.timeout)
-        for one in partitions:
-            if one.error is not None:
-                raise KafkaException(one.error)
+        wanted = self._committed(consumer, self._with_delays(partitions))
+        for one in wanted:
             if one.offset < 0:
                 one.offset = OFFSET_BEGINNING
             self._take_over(one)
-        consumer.incremental_assign([TopicPartition(one.topic, one.partition, one.offset) for one in partitions])
+        consumer.incremental_assign([TopicPartition(one.topic, one.partition, one.offset) for one in wanted])
         self._brake.look_again()
+
+    def _with_delays(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Return partitions, and all of a queue's delay topic for who has its first one.
+
+        The group knows nothing of delay topics: it counts partitions, and would hold one of them as good as one with
+        work on it.
+        """
+        delays = [delay_topic(self._queues[one.topic]) for one in partitions if one.partition == 0]
+        return [*partitions, *(TopicPartition(topic, number) for topic in delays for number in range(RUNGS))]
+
+    def _committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Return what is committed of partitions, as soon as the group's coordinator knows it."""
+        deadline = time.monotonic() + self._options.timeout
+        while True:
+            try:
+                found = consumer.committed(partitions, self._options.timeout) if partitions else []
+                for one in found:
+                    if one.error is not None:
+                        raise KafkaException(one.error)
+            except KafkaException as error:
+                if error.args[0].code() not in NOT_YET or time.monotonic() > deadline:
+                    raise
+                sleep(_NOT_YET_SECONDS)
+            else:
+                return found
 
     def _take_over(self, one: TopicPartition) -> None:
         partition = (one.topic, one.partition)
         base = max(one.offset, 0)
-        rung = Rung(one.partition) if one.topic in self._delays else None
+        queue = self._queues.get(one.topic)
         self._holdings.shares[partition] = Share(
             partition=partition,
-            queue=self._delays[one.topic] if rung is not None else self._queues[one.topic],
+            queue=queue or self._delays[one.topic],
             generation=self._holdings.ledger.assign(partition, base, one.metadata),
             next=one.offset,
             committed=base,
-            rung=rung,
+            metadata=one.metadata or "",
+            rung=Rung(one.partition) if queue is None else None,
         )
 
-    def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Hand partitions over: let what runs end, commit, and fence what still runs."""
+        partitions = self._with_delays(partitions)
         shares = self._shares(partitions)
         self._parts.mover.drop(shares)
         self._holdings.unread(shares)
         self._await(shares, self._options.handover)
         self._finish(shares)
+        consumer.incremental_unassign(partitions)
 
-    def _lose(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _lose(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Let go of partitions that are somebody else's already."""
+        partitions = self._with_delays(partitions)
         shares = self._shares(partitions)
         self._parts.mover.drop(shares)
         self._report(self._holdings.give_up(shares))
+        consumer.incremental_unassign(partitions)
+
+    def _ask_whether_ours(self) -> None:
+        """Let go of everything if the group went on without us: this process stood still for over its session."""
+        shares = list(self._holdings.shares.values())
+        error = self._parts.commits.prove(shares[0]) if shares else None
+        if error is not None and error.code() in STALE:
+            self._parts.mover.drop(shares)
+            self._report(self._holdings.give_up(shares))
 
     def _await(self, shares: Sequence[Share], seconds: float) -> None:
         deadline = time.monotonic() + seconds

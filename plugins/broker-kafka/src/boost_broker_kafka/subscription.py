@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from boost_core.plugin import Closed, Delivery, QueueGone, SyncSubscription
 from boost_core.plugin.native import Lock
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import Consumer
 
 from boost_broker_kafka.cluster import Partition
-from boost_broker_kafka.commits import STALE
 from boost_broker_kafka.reader import Parts, Reader
 
 _CLOSE_SECONDS = 5.0
@@ -58,8 +57,9 @@ class KafkaSubscription(SyncSubscription):
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Note deliveries as done; their offsets are committed within 100 ms."""
-        if time.monotonic() - self._reader.beat > self._parts.options.session_timeout:
-            self._ask_whether_ours()
+        options = self._parts.options
+        if time.monotonic() - self._reader.beat > options.session_timeout:  # then it looks first whether they are ours
+            self._reader.errands.ask(_nothing, options.timeout)
         fenced = self._holdings.done(deliveries)
         self._parts.commits.acked(len(deliveries) - len(fenced))
         return fenced
@@ -67,14 +67,6 @@ class KafkaSubscription(SyncSubscription):
     def release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Have this worker hand them out again: as long as the partition is ours, nobody else can."""
         return self._holdings.give_back(deliveries)
-
-    def _ask_whether_ours(self) -> None:
-        """Give everything up if the group went on without us: this process stood still for longer than its session."""
-        error = self._write()
-        if error is not None and error.code() in STALE:
-            gone = self._holdings.give_up(list(self._holdings.shares.values()))
-            if gone:
-                self._parts.lost(gone)
 
     # --- inspection --------------------------------------------------------------------------------
 
@@ -85,11 +77,7 @@ class KafkaSubscription(SyncSubscription):
     def write(self) -> None:
         """Commit everything that is done."""
         if not self.closed:
-            self._write()
-
-    def _write(self) -> KafkaError | None:
-        error: KafkaError | None = self._reader.errands.ask(self._parts.commits.write, self._parts.options.timeout)
-        return error
+            self._reader.errands.ask(self._parts.commits.write, self._parts.options.timeout)
 
     def purged(self, starts: Mapping[Partition, int]) -> None:
         """Drop what was read ahead and purged."""
@@ -102,7 +90,7 @@ class KafkaSubscription(SyncSubscription):
 
     def reconnect(self) -> None:
         """Return once a server answers; with a new consumer where the old one broke. Raises ``BrokerUnavailable``."""
-        self._parts.cluster.probe(self._parts.options.timeout, "reconnecting")
+        self._parts.cluster.probe(self._parts.options.timeout)
         with self._closing:
             if not self.closed and self._reader.broken(self._parts.options.timeout):
                 self._reader = Reader(self._parts, self._queues)
@@ -123,3 +111,6 @@ class KafkaSubscription(SyncSubscription):
         """Forget the consumer, and return it to whom it may concern."""
         self.closed = True
         return self._reader.consumer
+
+
+def _nothing() -> None: ...

@@ -17,6 +17,7 @@ _STATE: Final = re.compile(r" \((after|identical)[^()]*\)")
 _WHERE: Final = re.compile(r"(?:\w+://)?([^/]+)/\w+: (.*)", re.DOTALL)
 _CONNECT: Final = re.compile(r"Connect to \S+ failed: ")
 _HARD: Final = (KafkaError._AUTHENTICATION, KafkaError._RESOLVE, KafkaError._SSL, KafkaError._BAD_MSG)
+_UNREACHED = "no server can be reached"
 _ADDRESS = 'Start it, or say where it is: url="kafka://host:9092".'
 
 
@@ -59,24 +60,25 @@ class Trouble:
         where, what = found.groups() if found else ("", text)
         return f"{where}: {_CONNECT.sub('', what)}" if where else what
 
-    def unavailable(self, broker: str, doing: str) -> BrokerUnavailable:
-        """Return the error for servers that can't be reached."""
-        servers = self._options.address.servers
+    def unavailable(self) -> BrokerUnavailable:
+        """Return the error for servers that can't be reached, with the remedy."""
+        options = self._options
+        servers, tls = options.address.servers, "on" if options.address.tls else "off"
+        check_tls = f"TLS is {tls} here; check tls, ca_file and the port."
+        if self._last is None and self.down:
+            return _error(f"{_UNREACHED}: {servers} ends connections without a word", check_tls)
         if self._last is None:
-            problem = f"{doing}: {servers} gave no answer within {self._options.timeout:g} s"
-            return BrokerUnavailable(broker, problem, "Look whether the server hangs, and at what lies in between.")
+            problem = f"{_UNREACHED}: {servers} gave no answer within {options.timeout:g} s"
+            return _error(problem, "Look whether the server hangs, and at what lies in between.")
         code, text = self._last.code(), self._last.str()
-        problem = f"{doing}: {self.reason()}"
         if code == KafkaError._AUTHENTICATION:
-            user = self._options.address.username
-            return BrokerUnavailable(
-                broker,
-                f"user {user!r} can't log in: {self.reason()}",
-                f"Check username, password and mechanism ({self._options.mechanism} now).",
-            )
+            fix = f"Check username, password and mechanism ({options.mechanism} now)."
+            return _error(f"user {options.address.username!r} can't log in: {self.reason()}", fix)
         if code == KafkaError._BAD_MSG:
-            return BrokerUnavailable(broker, f"{servers} answers, but not as Kafka does: {self.reason()}", _ADDRESS)
-        if code == KafkaError._SSL or "SSL" in text or "security.protocol" in text:
-            tls = "on" if self._options.address.tls else "off"
-            return BrokerUnavailable(broker, problem, f"TLS is {tls} here; check tls, ca_file and the port.")
-        return BrokerUnavailable(broker, problem, _ADDRESS)
+            return _error(f"{servers} answers, but not as Kafka does: {self.reason()}", _ADDRESS)
+        is_tls = code == KafkaError._SSL or "SSL" in text or "security.protocol" in text
+        return _error(f"{_UNREACHED}: {self.reason()}", check_tls if is_tls else _ADDRESS)
+
+
+def _error(problem: str, fix: str) -> BrokerUnavailable:
+    return BrokerUnavailable("kafka", problem, fix)
