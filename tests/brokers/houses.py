@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from launcher import Server, available, start  # noqa: E402 - found by the line above
 from with_broker import SERVERS, address  # noqa: E402
 
-BROKERS: Final = ("sqlite", "redis", "redis-stream", "rabbitmq", "nats")
+BROKERS: Final = ("sqlite", "redis", "redis-stream", "rabbitmq", "kafka", "nats")
 PATIENCE: Final = 20.0
 
 _numbers = itertools.count()
