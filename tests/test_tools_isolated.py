@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from repository import ROOT, Repository
+from repository import Repository
 
 pytestmark = pytest.mark.timeout(300)
 
