@@ -10,7 +10,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from boost_core.errors import BoostError
-from boost_core.worker.signals import Signals, stop_hearing
+from boost_core.worker.mainend import wait_at_end
+from boost_core.worker.signals import Signals
 from boost_core.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Consumer:
         self._app = app
         self._worker = Worker(app, ())
         self._signals: Signals | None = None
+        self._asked = threading.Event()
         self._over = False
+        self._main_is_over = False
         self._pid = os.getpid()
         self.tasks = self._worker.tasks
 
@@ -63,23 +66,40 @@ class Consumer:
         except BaseException:
             signals.close()
             raise
-        threading.Thread(target=self._serve, args=(signals,), name="boost-consume", daemon=False).start()
+        # Both are started now: not every Python starts threads once the main thread has ended.
+        threading.Thread(target=self._hear, args=(signals,), name="boost-signals", daemon=True).start()
+        serving = threading.Thread(target=self._serve, args=(signals,), name="boost-consume", daemon=False)
+        serving.start()
+        wait_at_end(lambda: self._outlive_main(serving))
         return signals
 
+    def _outlive_main(self, serving: threading.Thread) -> None:
+        self._main_is_over = True
+        serving.join()
+
     def _serve(self, signals: Signals) -> None:
-        while not signals.seen:
-            signals.wait(3600.0)
+        self._asked.wait()
         try:
-            stop_hearing(self._worker, signals, lambda: self._react(signals))
+            self._worker.stop()
             self._app.close()
         except BoostError as error:
             log.error("the worker could not stop cleanly: %s", error)
         finally:
             self._over = True
+            signals.wake()
             for number in signals.seen:
                 if number == signal.SIGTERM or signals.before[number] == signal.SIG_DFL:
                     signal.pthread_kill(threading.main_thread().ident or 0, number)
                     break
+
+    def _hear(self, signals: Signals) -> None:
+        told = 0
+        while not self._over:
+            signals.wait(3600.0)
+            if len(signals.seen) > told:
+                told = len(signals.seen)
+                self._react(signals)
+                self._asked.set()
 
     def _react(self, signals: Signals) -> None:
         if signals.force == _SECOND:
@@ -100,5 +120,8 @@ class Consumer:
         elif signals.force >= _THIRD:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif number == signal.SIGINT and callable(before) and threading.main_thread().is_alive():
+        elif number == signal.SIGINT and callable(before) and self._main_lives():
             before(number, frame)
+
+    def _main_lives(self) -> bool:
+        return threading.main_thread().is_alive() and not self._main_is_over

@@ -52,8 +52,7 @@ class Signals:
             os.kill(os.getpid(), number)
             return
         self.seen.append(number)
-        with contextlib.suppress(BlockingIOError):  # full: whoever reads is awake
-            os.write(self._write, b".")
+        self.wake()
         if self._then is not None:
             self._then(self, number, frame)
 
@@ -68,6 +67,11 @@ class Signals:
         poll.register(self._read, select.POLLIN)
         if poll.poll(seconds * 1000):
             os.read(self._read, 64)
+
+    def wake(self) -> None:
+        """Let a ``wait`` return. Any thread, and signal handlers."""
+        with contextlib.suppress(BlockingIOError):  # full: whoever reads is awake
+            os.write(self._write, b".")
 
     def restore(self) -> None:
         """Put back the handlers that were there before, where nobody else has put one since. Main thread."""
