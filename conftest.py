@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: children would be deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REASON = "a test that is skipped proves nothing; mend what it lacks, or take it out"
 

@@ -313,6 +313,7 @@ def interrupted(work, count):
     return False
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may meet a destructor
 @pytest.mark.parametrize("use", ["write", "write_one", "read"])
 def test_ctrl_c_leaves_the_file_to_the_other_threads(file, use):
     """Wherever a KeyboardInterrupt meets the main thread, another thread gets the file at once."""

@@ -44,12 +44,12 @@ class NoAmqp(OSError):
 
 
 def ready(reading: Sequence[int], writing: Sequence[int], seconds: float, *, native: bool = False) -> list[int]:
-    """Return which descriptors can be read or written, waiting up to ``seconds`` for one; ``native``: see above."""
+    """Return which descriptors can be read or written, waiting up to ``seconds`` for one.
+
+    Natively, whoever asks: gevent's own poll corrupts memory where a connection goes from thread to thread.
+    """
     seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
-    if not hasattr(select, "poll") and not native:  # eventlet takes it away
-        readable, writable, _ = select.select(reading, writing, [], seconds)
-        return [*readable, *writable]
-    poll = native_poll() if native else select.poll()
+    poll = native_poll()
     for descriptor in reading:
         poll.register(descriptor, select.POLLIN)
     for descriptor in writing:
@@ -83,7 +83,7 @@ class Wire:
     def connect(self) -> None:
         """Connect to the first address of the host that accepts, shake hands, and say what is spoken."""
         error: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in _socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
             try:
                 self._socket = _dial(family, kind, protocol, address, self._left(), native=self.native)
                 break
