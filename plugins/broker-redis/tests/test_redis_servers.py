@@ -129,9 +129,7 @@ class TestOpening:
         """A user that may not use the channels is told at once: its messages would wait."""
         problem = problem_of(name, user(launch, "~boost*", "resetchannels", "+@all"))
 
-        assert (
-            'doesn\'t let this user wake workers\n  Allow the channels: ACL SETUSER <user> "&boost:*"' in problem
-        )
+        assert 'doesn\'t let this user wake workers\n  Allow the channels: ACL SETUSER <user> "&boost:*"' in problem
 
     def test_tls_against_a_plain_port(self, name, servers):
         """A plain port reached by rediss:// is told as what it is."""
