@@ -183,7 +183,7 @@ class TestServersGoAway:
         thread.start()
         until(lambda: len(stored) > 30)
         server.kill()
-        until(lambda: broken(subscription, queue))
+        until(lambda: broken(subscription, queue, held))
         server.start()
         until(lambda: connected(subscription))
         ran = set(map(int, bodies(held)))
@@ -240,10 +240,10 @@ class TestServersGoAway:
         stage.close()
 
 
-def broken(subscription, queue):
-    """Return whether the subscription has noticed that its connection is lost."""
+def broken(subscription, queue, held):
+    """Return whether the subscription has noticed that its connection is lost; what it still hands out is held."""
     try:
-        subscription.fetch({queue: 1}, 0.1)
+        held += subscription.fetch({queue: 1}, 0.1)
     except ConnectionLost:
         return True
     return False

@@ -16,6 +16,11 @@ HEARTBEAT: Final = 2.0
 _SHORTEST_POLL_INTERVAL: Final = 300.0
 
 
+def heartbeat(options: KafkaOptions) -> float:
+    """Return the seconds between two heartbeats of a worker: who stood still for longer may have been given up."""
+    return min(HEARTBEAT, options.session_timeout / 3)
+
+
 def client_config(options: KafkaOptions) -> dict[str, Any]:
     """Return what every client needs: where the servers are, how to log in, and how long to wait."""
     address = options.address
@@ -66,7 +71,7 @@ def consumer_config(options: KafkaOptions) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": _ms(options.session_timeout),
-        "heartbeat.interval.ms": _ms(min(HEARTBEAT, options.session_timeout / 3)),
+        "heartbeat.interval.ms": _ms(heartbeat(options)),
         "max.poll.interval.ms": _ms(max(_SHORTEST_POLL_INTERVAL, options.handover + options.session_timeout + 60)),
         "fetch.wait.max.ms": 500,
         "fetch.queue.backoff.ms": 20,  # or a drained queue is filled again once a second

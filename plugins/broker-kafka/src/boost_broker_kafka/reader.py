@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from boost_broker_kafka.brake import Brake
 from boost_broker_kafka.cluster import NOT_YET, Cluster, Partition
 from boost_broker_kafka.commits import STALE, Commits
-from boost_broker_kafka.config import consumer_config
+from boost_broker_kafka.config import consumer_config, heartbeat
 from boost_broker_kafka.errands import Errands
 from boost_broker_kafka.holdings import Holdings, Share
 from boost_broker_kafka.housekeeping import Housekeeping
@@ -68,7 +68,7 @@ class Reader:
         self._brake = Brake(parts.holdings, queues)
         self._missing: dict[str, float] = {}
         self.errands = Errands()
-        self.beat = time.monotonic()
+        self._beat = time.monotonic()
         self.consumer = Consumer(
             {
                 **consumer_config(parts.options),
@@ -100,6 +100,11 @@ class Reader:
         self._thread.join(timeout)
         return True
 
+    @property
+    def stood_still(self) -> bool:
+        """Whether it hasn't turned for so long that the group may have gone on without it."""
+        return time.monotonic() - self._beat > heartbeat(self._options)
+
     def shut(self, queues: frozenset[str]) -> None:
         """Read no more of these queues, and of all others again."""
         self._brake.shut = queues
@@ -128,19 +133,23 @@ class Reader:
             self._fail(ConnectionLost, problem)
 
     def _turn(self) -> None:
-        if time.monotonic() - self.beat > self._options.session_timeout:
-            self._ask_whether_ours()
-        self.beat = time.monotonic()
+        self._live()
         touched = self._take(self._read())
         self._parts.mover.step()
         self._brake.steer(self.consumer, touched)
         self._parts.commits.tick()
-        self.errands.run()
         self._housekeeping.tick(self.consumer)
         self._look_for_missing()
         if self._trouble.down and not self._told_down:
             self._told_down = True
             self._fail(ConnectionLost, f"no server answers: {self._trouble.reason()}")
+
+    def _live(self) -> None:
+        """Look whether everything is still ours, after a standstill, and then do what other threads wait for."""
+        if self.stood_still:
+            self._ask_whether_ours()
+        self._beat = time.monotonic()
+        self.errands.run()
 
     def _read(self) -> Sequence[Message]:
         if self._brake.rests():
@@ -249,7 +258,7 @@ class Reader:
         consumer.incremental_unassign(partitions)
 
     def _ask_whether_ours(self) -> None:
-        """Let go of everything if the group went on without us: this process stood still for over its session."""
+        """Let go of everything if the group went on without us."""
         shares = list(self._holdings.shares.values())
         error = self._parts.commits.prove(shares[0]) if shares else None
         if error is not None and error.code() in STALE:
@@ -260,9 +269,8 @@ class Reader:
         deadline = time.monotonic() + seconds
         settled = self._holdings.settled
         while any(share.busy for share in shares) and not self._stop.is_set() and time.monotonic() < deadline:
-            self.beat = time.monotonic()
+            self._live()
             self._parts.mover.step()
-            self.errands.run()
             with settled:
                 settled.wait(_HANDOVER_TICK)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 from boost_core.plugin import Closed, Delivery, QueueGone, SyncSubscription
@@ -57,9 +56,8 @@ class KafkaSubscription(SyncSubscription):
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Note deliveries as done; their offsets are committed within 100 ms."""
-        options = self._parts.options
-        if time.monotonic() - self._reader.beat > options.session_timeout:  # then it looks first whether they are ours
-            self._reader.errands.ask(_nothing, options.timeout)
+        if self._reader.stood_still:  # then it looks first whether they are ours
+            self._reader.errands.ask(_nothing, self._parts.options.timeout)
         fenced = self._holdings.done(deliveries)
         self._parts.commits.acked(len(deliveries) - len(fenced))
         return fenced

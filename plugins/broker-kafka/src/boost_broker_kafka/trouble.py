@@ -13,7 +13,7 @@ from boost_broker_kafka.plugin import KafkaOptions
 
 log = logging.getLogger("boost.broker.kafka")
 
-_STATE: Final = re.compile(r" \((after|identical)[^()]*\)")
+_STATE: Final = re.compile(r" \(after \d+ms in state .*\)$")
 _WHERE: Final = re.compile(r"(?:\w+://)?([^/]+)/\w+: (.*)", re.DOTALL)
 _CONNECT: Final = re.compile(r"Connect to \S+ failed: ")
 _HARD: Final = (KafkaError._AUTHENTICATION, KafkaError._RESOLVE, KafkaError._SSL, KafkaError._BAD_MSG)
