@@ -30,15 +30,17 @@ from launcher import available
 from redis.crc import key_slot
 from redis_stage import Background, bodies, build_broker, client, fetch, key, push, subscribe, take, until, waiters
 
-NEVER = 1e9
+NEVER = 1e6
 """So many seconds an idle worker of a test waits before it looks by itself."""
 
 
 @pytest.fixture
-def only_told(monkeypatch):
-    """Idle workers don't look by themselves: they are told, or wait for what they know of."""
+def told(broker, monkeypatch):
+    """The same broker for workers that don't look by themselves: they are told, or wait for what they know of."""
     monkeypatch.setattr("boost_broker_redis.subscription.LOOK_SECONDS", NEVER)
-    return NEVER * 8
+    told = build_broker(broker.spec.name, broker.options.url.reveal(), lease=NEVER * 4)
+    yield told
+    told.close()
 
 
 def test_servers_can_be_had(capsys):
@@ -342,9 +344,9 @@ class TestPriorityDelayTtl:
 class TestDelayAndDedup:
     """What both brokers do with delays and frames published twice."""
 
-    def test_delay(self, broker, queue, subscription, only_told):
+    def test_delay(self, broker, queue, told):
         """A blocked fetch returns when a delayed frame falls due, not when it looks by itself or its time ends."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         push(broker, queue, "late", delay=0.1)
         assert broker.depth(queue) == Depth(delayed=1)
         assert fetch(subscription, queue) == []
@@ -505,9 +507,9 @@ class TestSettle:
 class TestWaiting:
     """Who waits is told, and nobody else."""
 
-    def test_publish_wakes(self, broker, queue, only_told):
+    def test_publish_wakes(self, broker, queue, told):
         """A blocked fetch returns once something is published, without looking by itself."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         for n in range(10):
             waiting = Background(fetch, subscription, queue, 1, 60.0)
             push(broker, queue, n)
@@ -516,9 +518,9 @@ class TestWaiting:
         subscription.close()
 
     @pytest.mark.parametrize("how", ["release", "close", "replace"])
-    def test_what_comes_back_wakes(self, broker, queue, only_told, how):
+    def test_what_comes_back_wakes(self, broker, queue, told, how):
         """Also what is given back or replaced wakes who waits."""
-        holder, waiter = subscribe(broker, queue), subscribe(broker, queue)
+        holder, waiter = subscribe(told, queue), subscribe(told, queue)
         push(broker, queue, "x")
         held = fetch(holder, queue)
         waiting = Background(fetch, waiter, queue, 1, 60.0)
@@ -535,9 +537,9 @@ class TestWaiting:
         holder.close()
         waiter.close()
 
-    def test_as_many_are_woken_as_there_is_work_for(self, broker, queue, only_told):
+    def test_as_many_are_woken_as_there_is_work_for(self, broker, queue, told):
         """Of four that wait for one each, a batch of two wakes two; the others sleep on."""
-        subscriptions = [subscribe(broker, queue) for _ in range(4)]
+        subscriptions = [subscribe(told, queue) for _ in range(4)]
         waiting = [Background(fetch, subscription, queue, 1, 60.0) for subscription in subscriptions]
         until(lambda: waiters(broker, queue) == 4)
 
@@ -550,9 +552,9 @@ class TestWaiting:
         for subscription in subscriptions:
             subscription.close()
 
-    def test_the_one_woken_passes_on_what_it_leaves(self, broker, queue, only_told):
+    def test_the_one_woken_passes_on_what_it_leaves(self, broker, queue, told):
         """Who takes less than it was told of wakes the next."""
-        one, other = subscribe(broker, queue), subscribe(broker, queue)
+        one, other = subscribe(told, queue), subscribe(told, queue)
         with client(broker.options.url.reveal()) as asking:
             first = Background(fetch, one, queue, 1, 60.0)
             until(lambda: waiters(broker, queue) == 1)
@@ -567,9 +569,9 @@ class TestWaiting:
         one.close()
         other.close()
 
-    def test_a_dead_waiter_swallows_nothing(self, broker, queue, only_told):
+    def test_a_dead_waiter_swallows_nothing(self, broker, queue, told):
         """One whose connection is gone isn't waited for: the next is told at once."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         waiting = Background(fetch, subscription, queue, 1, 60.0)
         until(lambda: waiters(broker, queue) == 1)
         with client(broker.options.url.reveal()) as asking:
@@ -580,9 +582,9 @@ class TestWaiting:
         assert bodies(waiting.join()) == ["x"]
         subscription.close()
 
-    def test_wake(self, broker, queue, only_told):
+    def test_wake(self, broker, queue, told):
         """``wake`` lets a fetch return empty-handed, also one that starts just after it; nobody is told of it then."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         waiting = Background(fetch, subscription, queue, 1, 60.0)
         until(lambda: waiters(broker, queue) == 1)
         subscription.wake()
@@ -593,9 +595,9 @@ class TestWaiting:
         assert Background(fetch, subscription, queue, 1, 60.0).join() == []
         subscription.close()
 
-    def test_close_ends_a_blocked_fetch(self, broker, queue, only_told):
+    def test_close_ends_a_blocked_fetch(self, broker, queue, told):
         """``close`` from another thread lets a fetch return."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         waiting = Background(fetch, subscription, queue, 1, 60.0)
         until(lambda: waiters(broker, queue) == 1)
 
@@ -604,9 +606,9 @@ class TestWaiting:
         assert waiting.join(1.0) == []
         assert waiters(broker, queue) == 0
 
-    def test_settling_beside_a_blocked_fetch(self, broker, queue, only_told):
+    def test_settling_beside_a_blocked_fetch(self, broker, queue, told):
         """While one thread waits for more, others settle and extend."""
-        subscription = subscribe(broker, queue)
+        subscription = subscribe(told, queue)
         push(broker, queue, 1, 2)
         held = fetch(subscription, queue)
         waiting = Background(fetch, subscription, queue, 1, 60.0)
@@ -618,10 +620,10 @@ class TestWaiting:
         assert bodies(waiting.join()) == ["2"]
         subscription.close()
 
-    def test_several_queues_by_one_connection(self, broker, queue, proxy, only_told):
+    def test_several_queues_by_one_connection(self, broker, queue, proxy, told):
         """Whoever waits at twenty queues has one connection for that, and is woken by each."""
         proxy.target = int(broker.options.url.reveal().rpartition(":")[2].partition("/")[0])
-        through = build_broker(broker.spec.name, f"redis://127.0.0.1:{proxy.port}/0")
+        through = build_broker(broker.spec.name, f"redis://127.0.0.1:{proxy.port}/0", lease=NEVER * 4)
         names = [f"{queue}-{n}" for n in range(20)]
         subscription = subscribe(through, *names)
 

@@ -22,7 +22,7 @@ from redis_stage import (
     waiters,
 )
 
-LEASE = 1.0
+LEASE = 0.6
 
 
 @pytest.fixture

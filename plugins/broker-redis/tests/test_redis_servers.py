@@ -526,13 +526,11 @@ class TestConnections:
         held = fetch(subscription, queue)
         settle = getattr(subscription, operation)
         what = [(held[0], Frame("n", queue, b"n"))] if operation == "replace" else held
-        proxy.hang()
+        proxy.cut(after=1)
 
-        with pytest.raises(ConnectionLost, match="gives no answer within 1 s"):
+        with pytest.raises(ConnectionLost, match="closed the connection"):
             settle(what)
 
-        proxy.cut()
-        proxy.forward()
         subscription.reconnect()
         assert settle(what) == []
         subscription.close()
@@ -773,7 +771,7 @@ class TestChecks:
 
         assert (level, more) == (Level.OK, [])
         assert re.fullmatch(
-            r"(Redis|Valkey) [\d.]+, appendonly yes, appendfsync always, maxmemory-policy noeviction", text
+            r"(Redis|Valkey) [\d.]+, appendonly yes, appendfsync everysec, maxmemory-policy noeviction", text
         )
         assert name in {each.broker for each in boost_checks()}
 

@@ -44,7 +44,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
     def server(kind: str) -> Any:
         if kind not in running:
-            running[kind] = start(kind, tmp_path_factory.mktemp(kind))
+            running[kind] = start(kind, tmp_path_factory.mktemp(kind), settings={"appendfsync": "everysec"})
         return running[kind]
 
     yield server

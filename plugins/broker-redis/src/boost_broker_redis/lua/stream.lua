@@ -124,6 +124,15 @@ local function read_new(worker, want, found, bytes)
   end
 end
 
+-- Returns how many entries wait, and how many are running.
+local function counts()
+  local running = 0
+  for _, consumer in ipairs(ask({}, 'XPENDING', STREAM, GROUP)[4] or {}) do
+    if consumer[1] ~= RELEASED then running = running + consumer[2] end
+  end
+  return math.max(0, redis.call('XLEN', STREAM) - running), running
+end
+
 -- ARGV: worker, how many, the claim's number, lease, '1' to wait for more where nothing is there, '1' to look for the
 -- dead, which goes through all that is pending.
 local function claim()
@@ -149,6 +158,7 @@ local function claim()
   end
   read_new(worker, want, found, bytes)
   if #found.ids > 0 then
+    if redis.call('ZCARD', stem .. 'waiters') > 0 then ring(stem, (counts())) end
     if redis.call('EXISTS', DEATHS) == 1 then deaths = redis.call('HMGET', DEATHS, unpack(found.ids)) end
   else
     local due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
@@ -253,12 +263,8 @@ end
 
 local function depth()
   local due = redis.call('ZCOUNT', DELAYED, '-inf', now())
-  local running = 0
-  for _, consumer in ipairs(ask({}, 'XPENDING', STREAM, GROUP)[4] or {}) do
-    if consumer[1] ~= RELEASED then running = running + consumer[2] end
-  end
-  local ready = math.max(0, redis.call('XLEN', STREAM) - running) + due
-  return {ready, redis.call('ZCARD', DELAYED) - due, running}
+  local ready, running = counts()
+  return {ready + due, redis.call('ZCARD', DELAYED) - due, running}
 end
 
 -- Returns up to `count` entries that wait behind `after`, an entry behind the letter of where it stands: first those
