@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 from boost_core.plugin import (
-    BrokerUnavailable,
     Capability,
     Closed,
     Depth,
@@ -21,11 +20,12 @@ from boost_broker_rabbitmq.address import Address
 from boost_broker_rabbitmq.connection import Connection
 from boost_broker_rabbitmq.diagnosis import NAME
 from boost_broker_rabbitmq.dialling import Dialler
-from boost_broker_rabbitmq.ladder import Ladder, step_for
-from boost_broker_rabbitmq.names import server_name, step_name
+from boost_broker_rabbitmq.ladder import Ladder
+from boost_broker_rabbitmq.names import server_name
 from boost_broker_rabbitmq.plugin import RabbitOptions
+from boost_broker_rabbitmq.publishing import Publishing
 from boost_broker_rabbitmq.queues import Queues
-from boost_broker_rabbitmq.session import Answer, Posting, Session
+from boost_broker_rabbitmq.session import Answer
 from boost_broker_rabbitmq.sessions import Sessions
 from boost_broker_rabbitmq.stamp import Stamp
 from boost_broker_rabbitmq.subscription import Home, RabbitSubscription
@@ -42,6 +42,7 @@ class RabbitBroker(SyncBroker):
         self.queues_there = Queues(options)
         self.sessions: Sessions
         self._dialler: Dialler
+        self._publishing: Publishing
         self._ladder = Ladder(self.queues_there)
         self._specs: dict[str, QueueSpec] = {}
         self._subscriptions: list[RabbitSubscription] = []
@@ -59,6 +60,9 @@ class RabbitBroker(SyncBroker):
             return
         self._dialler = Dialler(self.address, self.options)
         self.sessions = Sessions(self._dialler)
+        self._publishing = Publishing(
+            self.clock, self.sessions, self.queues_there, self._ladder, self._specs, self.declare
+        )
         with self.sessions.lend(self._deadline()):
             self._open = True
 
@@ -127,8 +131,9 @@ class RabbitBroker(SyncBroker):
         now = self.clock.time()
         misfits = self._misfits(frames)
         fit = [index for index in range(len(frames)) if index not in misfits]
-        wanted = [(server_name(frames[index].queue), Stamp.of(frames[index], now), frames[index].body) for index in fit]
-        answer = self._store(wanted, time.monotonic() + timeout)
+        fitting = [frames[index] for index in fit]
+        messages = [(server_name(frame.queue), Stamp.of(frame, now), frame.body) for frame in fitting]
+        answer = self._publishing.store(messages, time.monotonic() + timeout) if messages else Answer()
         failed = {fit[index]: problem for index, problem in answer.failed.items()} | misfits
         unsure = {fit[index]: problem for index, problem in answer.unsure.items()}
         if failed or unsure:
@@ -151,61 +156,6 @@ class RabbitBroker(SyncBroker):
                 found[index] = f"its priority {frame.priority} isn't 0 to {levels - 1}"
         return found
 
-    def _store(self, wanted: Sequence[tuple[str, Stamp, bytes | memoryview]], until: float) -> Answer:
-        """Publish to the queues, or to their delay ladders; make queues anew that turn out to be gone, once."""
-        answer = self._try(wanted, until)
-        if not answer.homeless:
-            return answer
-        again = sorted(answer.homeless)
-        gone = {wanted[index][0] for index in again}
-        for name in gone:
-            self._ladder.forget(name)
-        try:
-            self.declare([spec for name, spec in list(self._specs.items()) if server_name(name) in gone])
-        except BrokerUnavailable as error:
-            answer.failed.update((index, error.problem) for index in again)
-            return answer
-        second = self._try([wanted[index] for index in again], until)
-        for index in again:
-            del answer.failed[index]
-        answer.failed.update((again[number], problem) for number, problem in second.failed.items())
-        answer.unsure.update((again[number], problem) for number, problem in second.unsure.items())
-        return answer
-
-    def _try(self, wanted: Sequence[tuple[str, Stamp, bytes | memoryview]], until: float) -> Answer:
-        if not wanted:
-            return Answer()
-        try:
-            with self.sessions.lend(until) as session:
-                now = self.clock.time()
-                postings = [self._posting(session, *message, now, until) for message in wanted]
-                answer = session.publish(postings, until)
-        except BrokerUnavailable as error:
-            return Answer(failed=dict.fromkeys(range(len(wanted)), error.problem))
-        self._await_settled(postings, answer, until)
-        return answer
-
-    def _await_settled(self, postings: Sequence[Posting], answer: Answer, until: float) -> None:
-        """Wait until the server surely keeps the queues too: only then is a message stored that it confirmed."""
-        stored = {posting.key for index, posting in enumerate(postings) if index not in answer.failed}
-        wait = self.queues_there.seconds_to_settle(stored)
-        if wait:
-            left = max(0.0, until - time.monotonic())
-            time.sleep(min(wait, left))
-            if wait > left:
-                young = {index for index, posting in enumerate(postings) if posting.key in stored}
-                problem = f"its queue was made just now, and is sure to be kept in {wait - left:.1f} s only"
-                answer.unsure.update((index, problem) for index in young - answer.failed.keys())
-
-    def _posting(
-        self, session: Session, queue: str, stamp: Stamp, body: bytes | memoryview, now: float, until: float
-    ) -> Posting:
-        step = None if stamp.due is None else step_for(stamp.due - now)
-        if step is None:
-            return Posting(queue, body, stamp.properties(now))
-        self._ladder.ensure(session, queue, step, until)
-        return Posting(step_name(queue, step), body, stamp.properties(now, waits=True))
-
     def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> RabbitSubscription:
         """Return a subscription with a connection of its own."""
         self._check_open()
@@ -215,7 +165,7 @@ class RabbitBroker(SyncBroker):
             consumer_timeout=self.options.consumer_timeout,
             dial=self._dial_worker,
             declare=self.declare,
-            repost=self._store,
+            repost=self._publishing.repost,
         )
         subscription = RabbitSubscription(home, queues, credit, lost)
         self._subscriptions = [*self._living(), subscription]

@@ -7,18 +7,17 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping
-from struct import unpack_from
 from typing import Any, Final
 
 import amqp
 import attrs
 from amqp import spec
-from amqp.exceptions import ChannelError, UnexpectedFrame, error_for_code
+from amqp.exceptions import ChannelError, error_for_code
 
 from boost_broker_rabbitmq.address import Address
-from boost_broker_rabbitmq.wire import Frame, Wire
+from boost_broker_rabbitmq.framing import Inbox, outbox
+from boost_broker_rabbitmq.wire import Wire
 
-METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 NACK: Final = (60, 120)  # py-amqp has no name for what only RabbitMQ has
 
 OnContent = Callable[[bytes, bytes, bytes], None]
@@ -88,6 +87,7 @@ class Connection(amqp.Connection):  # type: ignore[misc]
             virtual_host=address.vhost,
             heartbeat=int(heartbeat),
             frame_handler=Inbox,
+            frame_writer=outbox,
             client_properties={
                 "product": "boost",
                 "connection_name": f"boost {purpose} {platform.node()}/{os.getpid()}",
@@ -137,72 +137,3 @@ class Connection(amqp.Connection):  # type: ignore[misc]
             pass  # it is as good as closed; py-amqp stumbles over what it has let go of itself
         finally:
             self.wire.close()
-
-
-class _Content:
-    """A message that is arriving in frames."""
-
-    __slots__ = ("arguments", "header", "kind", "missing", "parts")
-
-    def __init__(self, kind: tuple[int, int], arguments: bytes) -> None:
-        self.kind, self.arguments = kind, arguments
-        self.header = b""
-        self.missing = 0
-        self.parts: list[bytes] = []
-
-    def take_header(self, payload: bytes) -> None:
-        self.header = payload
-        (self.missing,) = unpack_from(">Q", payload, 4)
-
-    def take_body(self, payload: bytes) -> None:
-        self.parts.append(payload)
-        self.missing -= len(payload)
-
-
-class Inbox:
-    """Makes methods and messages of frames. Unlike py-amqp's own it doesn't read the properties of messages.
-
-    Those are foreign bytes: what can't be read of them must not cost the connection.
-    """
-
-    def __init__(self, connection: Connection, dispatch: Callable[..., None]) -> None:
-        self._connection = connection
-        self._dispatch = dispatch
-        self._arriving: dict[int, _Content] = {}
-
-    def __call__(self, frame: Frame) -> bool:
-        """Take a frame; return whether it completed a method or message."""
-        kind, number, payload = frame
-        self._connection.bytes_recv += 1
-        if kind == HEARTBEAT:
-            return False
-        if kind == METHOD:
-            return self._take_method(number, payload)
-        content = self._arriving.get(number)
-        if content is None:
-            raise UnexpectedFrame(f"a frame of kind {kind} came before its method")
-        if kind == HEADER:
-            content.take_header(payload)
-        else:
-            content.take_body(payload)
-        if content.missing > 0:
-            return False
-        del self._arriving[number]
-        self._hand_over(number, content)
-        return True
-
-    def _take_method(self, number: int, payload: bytes) -> bool:
-        method: tuple[int, int] = unpack_from(">HH", payload)
-        if method in (spec.Basic.Deliver, spec.Basic.Return):
-            self._arriving[number] = _Content(method, payload)
-            return False
-        self._dispatch(number, method, payload, None)
-        return True
-
-    def _hand_over(self, number: int, content: _Content) -> None:
-        channel = self._connection.channels.get(number)
-        if channel is None or channel.is_closing:
-            return  # the server has it back as soon as the channel is closed
-        take = channel.on_delivery if content.kind == spec.Basic.Deliver else channel.on_return
-        if take is not None:
-            take(content.arguments, content.header, b"".join(content.parts))

@@ -25,7 +25,7 @@ NACKS_FREE_FROM: Final = (4, 3)
 """The first version that doesn't count what is given back among the returns of a message."""
 
 REPOST_SECONDS: Final = 2.0
-RETRY_SECONDS: Final = 30.0
+RETRY_SECONDS: Final = 10.0
 
 Repost = Callable[[Sequence[tuple[str, Stamp, bytes | memoryview]], float], Answer]
 """Publishes messages again by ``until`` (monotonic): each one's queue (as on the server), stamp and body."""
@@ -93,7 +93,8 @@ class Custody:
     def due(self, want: Mapping[str, int]) -> list[Delivery]:
         """Return what has waited for its time, up to ``want[queue]`` a queue."""
         with self.lock:
-            return self._hand_out(self._waitlist.due(want, self._clock.time()))
+            found = self._waitlist.due(want, self._clock.time())
+        return self.admit(found) if found else []
 
     def seconds_to_due(self, want: Mapping[str, int]) -> float | None:
         """Return how long until something more is due; None where nothing waits."""
@@ -153,19 +154,19 @@ class Custody:
         return self._link.connection.version >= NACKS_FREE_FROM
 
     def _let_wait(self, early: Sequence[Delivery], now: float) -> None:
-        """Hold what is due soon; send the rest on by the delay ladder, which the server keeps for us."""
+        """Hold what is due soon; send the rest on by the delay ladder, and where that fails try again later."""
         distant = [delivery for delivery in early if delivery.receipt.stamp.due - now >= STEPS[0]]
         if distant and time.monotonic() >= self._repost_after:
             sent = self._republish(distant)
             self.settle(sent, done=True)
-            if len(sent) < len(distant):
-                self._repost_after = time.monotonic() + RETRY_SECONDS  # there is an alarm: hold them meanwhile
+            if len(sent) < len(distant):  # there is an alarm, or the ladder is young: hold them meanwhile
+                self._repost_after = time.monotonic() + RETRY_SECONDS
             gone = set(map(id, sent))
             early = [delivery for delivery in early if id(delivery) not in gone]
         with self.lock:
             for delivery in early:
                 if delivery.receipt.line.alive:
-                    self._waitlist.add(delivery.receipt.stamp.due, delivery)
+                    self._waitlist.add(min(delivery.receipt.stamp.due, now + RETRY_SECONDS), delivery)
 
     # --- settling ------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Dialler:
         raise BrokerUnavailable(NAME, problem, errors[0].fix)
 
     def _dial(self, host: tuple[str, int], purpose: str, until: float, *, owned: bool) -> Connection:
-        wire = Wire(*host, self._context, native=owned)
+        wire = Wire(*host, self._context)
         wire.until = until
         beat = self._heartbeat if owned else 0
         connection = Connection(wire, self._address, purpose=purpose, heartbeat=beat)

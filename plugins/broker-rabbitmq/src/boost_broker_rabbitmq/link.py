@@ -141,7 +141,7 @@ class Link:
         patience = min(self._timeout, 2 * connection.heartbeat)
         next_beat = 0.0
         while not self._closing:
-            found = ready([wire.fileno(), self._reader], [], next_beat - time.monotonic(), native=True)
+            found = ready([wire.fileno(), self._reader], [], next_beat - time.monotonic())
             wire.until = time.monotonic() + patience
             if self._reader in found:
                 self._act(connection)

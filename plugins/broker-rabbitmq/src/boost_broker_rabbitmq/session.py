@@ -48,6 +48,12 @@ class Answer:
     homeless: set[int] = attrs.Factory(set)
     """Those of ``failed`` whose queue doesn't exist."""
 
+    def take(self, part: Answer, places: Sequence[int]) -> None:
+        """Add what became of a part of the batch; ``places`` are its messages' indexes."""
+        self.failed.update((places[number], problem) for number, problem in part.failed.items())
+        self.unsure.update((places[number], problem) for number, problem in part.unsure.items())
+        self.homeless.update(places[number] for number in part.homeless)
+
 
 class Session:
     """Used by one thread at a time. ``usable`` is False once its connection can't be relied on any more."""

@@ -7,10 +7,11 @@ import time
 import weakref
 from collections.abc import Iterator
 
-from boost_core.plugin import Closed
+import amqp
+from boost_core.plugin import BrokerUnavailable, Closed
 from boost_core.plugin.native import Lock
 
-from boost_broker_rabbitmq.diagnosis import NAME
+from boost_broker_rabbitmq.diagnosis import NAME, reason_of
 from boost_broker_rabbitmq.dialling import Dialler
 from boost_broker_rabbitmq.session import Session
 
@@ -34,6 +35,9 @@ class Sessions:
         session = self._kept(until) or self._new(until)
         try:
             yield session
+        except (OSError, amqp.AMQPError) as error:
+            wire = session.connection.wire
+            raise BrokerUnavailable(NAME, f"{wire.host}:{wire.port} can't be used: {reason_of(error)}") from error
         finally:
             self._take_back(session)
 

@@ -1,4 +1,4 @@
-"""Messages that came from the server before they are due."""
+"""Messages that came from the server before their time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Waitlist:
         self._queues: dict[str, list[Entry]] = {}
         self._numbers = itertools.count()
 
-    def add(self, due: float, delivery: Delivery) -> None:
-        """Hold a delivery until ``due``."""
-        heapq.heappush(self._queues.setdefault(delivery.queue, []), (due, next(self._numbers), delivery))
+    def add(self, time: float, delivery: Delivery) -> None:
+        """Hold a delivery until then."""
+        heapq.heappush(self._queues.setdefault(delivery.queue, []), (time, next(self._numbers), delivery))
 
     def due(self, want: Mapping[str, int], now: float) -> list[Delivery]:
-        """Remove and return up to ``want[queue]`` deliveries a queue that are due."""
+        """Remove and return up to ``want[queue]`` deliveries a queue whose time has come."""
         found: list[Delivery] = []
         for queue, count in want.items():
             heap = self._queues.get(queue, [])
@@ -34,7 +34,7 @@ class Waitlist:
         return found
 
     def next_due(self, queues: Iterable[str]) -> float | None:
-        """Return when the next delivery of some queues is due."""
+        """Return when the time of the next delivery of some queues comes."""
         return min((heap[0][0] for queue in queues if (heap := self._queues.get(queue))), default=None)
 
     def drop(self, queue: str | None = None) -> list[Delivery]:

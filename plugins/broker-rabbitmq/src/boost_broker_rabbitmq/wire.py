@@ -1,7 +1,8 @@
 """The bytes of one connection: a socket that never waits beyond a deadline, with TLS where wanted.
 
 Sockets of the interpreter's own are used, non-blocking, so that a connection may be used by any thread, one at a time,
-also where gevent has patched the process. Waiting lets greenlets go on there, unless the wire is a native thread's.
+also where gevent has patched the process. Its own poll and resolver leave a loop behind in each thread that uses them,
+and corrupt memory when that ends: so waiting and resolving are native too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from struct import Struct
 from typing import Any, Final
 
 import attrs
-from boost_core.plugin.native import poll as native_poll
+from boost_core.plugin.native import poll
 
 CHUNK: Final = 256 * 1024
 _HEADER: Final = Struct(">BHI")
@@ -43,18 +44,14 @@ class NoAmqp(OSError):
         return f"the answer {self.head!r} isn't AMQP 0-9-1"
 
 
-def ready(reading: Sequence[int], writing: Sequence[int], seconds: float, *, native: bool = False) -> list[int]:
-    """Return which descriptors can be read or written, waiting up to ``seconds`` for one.
-
-    Natively, whoever asks: gevent's own poll corrupts memory where a connection goes from thread to thread.
-    """
-    seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
-    poll = native_poll()
+def ready(reading: Sequence[int], writing: Sequence[int], seconds: float) -> list[int]:
+    """Return which descriptors can be read or written, waiting up to ``seconds`` for one."""
+    waiting = poll()
     for descriptor in reading:
-        poll.register(descriptor, select.POLLIN)
+        waiting.register(descriptor, select.POLLIN)
     for descriptor in writing:
-        poll.register(descriptor, select.POLLOUT)
-    return [descriptor for descriptor, _ in poll.poll(math.ceil(seconds * 1000))]
+        waiting.register(descriptor, select.POLLOUT)
+    return [descriptor for descriptor, _ in waiting.poll(math.ceil(min(max(seconds, 0.0), _LONGEST_WAIT) * 1000))]
 
 
 class Wire:
@@ -64,9 +61,8 @@ class Wire:
     ``flush``, so that a batch goes out at once. ``torn`` says that a flush went out in part: nothing can follow.
     """
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext | None, *, native: bool = False) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         self.host, self.port = host, port
-        self.native = native
         self.until = math.inf
         self.connected = False
         self.corked = False
@@ -85,7 +81,7 @@ class Wire:
         error: OSError | None = None
         for family, kind, protocol, _, address in _socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
             try:
-                self._socket = _dial(family, kind, protocol, address, self._left(), native=self.native)
+                self._socket = _dial(family, kind, protocol, address, self._left())
                 break
             except OSError as failed:
                 error = failed
@@ -151,9 +147,9 @@ class Wire:
                 self._wait(reading=True)
         return frame
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Send data, or keep it while corked."""
-        self._out.append(bytes(data))  # amqp writes into the same buffer again
+        self._out.append(data)
         self.pending += len(data)
         if not self.corked:
             self.flush()
@@ -230,7 +226,7 @@ class Wire:
             self.flush()  # or the answer to what is corked would never come
         descriptor = self.fileno()
         sides = ([descriptor], []) if reading else ([], [descriptor])
-        if not ready(*sides, self._left(), native=self.native):
+        if not ready(*sides, self._left()):
             raise TimeoutError("the server didn't answer in time")
 
     def _left(self) -> float:
@@ -240,14 +236,14 @@ class Wire:
         return left
 
 
-def _dial(family: int, kind: int, protocol: int, address: Any, seconds: float, *, native: bool) -> _socket.socket:
+def _dial(family: int, kind: int, protocol: int, address: Any, seconds: float) -> _socket.socket:
     dialled = _socket.socket(family, kind, protocol)
     try:
         os.set_inheritable(dialled.fileno(), False)
         dialled.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             dialled.connect(address)
-        if not ready([], [dialled.fileno()], seconds, native=native):
+        if not ready([], [dialled.fileno()], seconds):
             raise TimeoutError("the server didn't answer in time")
         number = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
