@@ -9,6 +9,8 @@ import socket
 import threading
 
 import pytest
+import redis
+from boost_broker_redis.address import Broken
 from boost_broker_redis.checks import check
 from boost_broker_redis.plugin import boost_checks
 from boost_broker_redis.script import script_of
@@ -560,6 +562,22 @@ class TestConnections:
         got = [*fetch(subscription, queue), *fetch(subscription, f"{queue}b")]
         assert [(one.body, one.deaths) for one in got] == [(b"2", 0), (b"3", 0), (b"4", 0)]
         assert subscription.ack([*held, *got]) == []
+        subscription.close()
+
+    def test_cut_just_after_a_claim(self, broker, queue, monkeypatch):
+        """What was claimed is handed over also where the connection breaks before this worker has left all queues."""
+        subscription = subscribe(broker, queue, f"{queue}b")
+        push(broker, queue, "x", delay=0.1)
+
+        def cut(_):
+            raise Broken(redis.ConnectionError("cut"))
+
+        monkeypatch.setattr(subscription, "_strike", cut)
+        got = subscription.fetch({queue: 1, f"{queue}b": 1}, 10.0)
+
+        assert bodies(got) == ["x"]
+        assert subscription.ack(got) == []
+        monkeypatch.undo()
         subscription.close()
 
     def test_claimed_after_it_was_given_up(self, broker, through, proxy, queue):

@@ -19,6 +19,9 @@ from boost_broker_redis.script import Call, script_of
 IDLE_SECONDS: Final = 30.0
 """A connection that nobody used for so long is closed when another is put back."""
 
+PIECE_BYTES: Final = 256 * 1024
+"""Commands are sent once they have so many bytes."""
+
 _Command = Sequence[Any]
 
 
@@ -132,9 +135,16 @@ def _let_others_go_on(connection: Any, deadline: float) -> None:
 
 
 def _send(connection: Any, commands: Sequence[_Command], deadline: float) -> None:
-    packed = b"".join(map(pack_command, map(tuple, commands)))
-    connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
-    connection.send_packed_command([packed], check_health=False)
+    """Send commands in few pieces: small ones go out together, large ones aren't copied once more."""
+    packed: list[bytes] = []
+    size = 0
+    for number, command in enumerate(commands, 1):
+        packed.append(pack_command(tuple(command)))
+        size += len(packed[-1])
+        if number == len(commands) or size > PIECE_BYTES:
+            connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
+            connection.send_packed_command([b"".join(packed)], check_health=False)
+            packed, size = [], 0
 
 
 def _answer(connection: Any, deadline: float) -> Any:

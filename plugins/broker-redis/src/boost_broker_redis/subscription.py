@@ -10,6 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -113,7 +114,8 @@ class RedisSubscription(SyncSubscription):
             deliveries, soon = self._look(wanted, waits=waits)
             if deliveries:
                 if waits and not single:
-                    self._strike(wanted)
+                    with suppress(Broken):  # the next call says so: what was claimed must be handed over
+                        self._strike(wanted)
                 return deliveries
             if not waits:
                 waits = True
