@@ -88,6 +88,10 @@ class Custody:
         """Forget all lines; return what core holds."""
         return [delivery for line in list(self.lines.values()) for delivery in self.end(line)]
 
+    def close(self, line: Line) -> None:
+        """Close the channel of a line that was ended; the server has back what isn't settled."""
+        self._link.post(line.close)
+
     # --- handing out ---------------------------------------------------------------------------------
 
     def due(self, want: Mapping[str, int]) -> list[Delivery]:

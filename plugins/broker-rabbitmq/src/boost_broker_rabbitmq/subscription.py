@@ -139,7 +139,7 @@ class RabbitSubscription(SyncSubscription):
             log.warning("queue %r: the server ended its consumer: %s", line.queue, reason_of(error))
         if lost:
             self._lost(lost)
-        self._link.post(line.close)
+        custody.close(line)
         self._buffer.wake()
 
     # --- fetching ------------------------------------------------------------------------------------
