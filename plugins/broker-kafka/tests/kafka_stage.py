@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -92,6 +93,15 @@ class Stage:
         for value in values:
             producer.produce(topic, value, **facts)
         assert producer.flush(PATIENCE) == 0
+
+    @contextlib.contextmanager
+    def stranger(self, topic):
+        """Be in the group with a consumer that is none of boost's."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
+        consumer.subscribe([topic])
+        until(lambda: consumer.poll(0.1) is None and consumer.assignment())
+        yield
+        consumer.close()
 
     def marks(self, topic, partitions):
         """Return the first and the next offset of each partition."""

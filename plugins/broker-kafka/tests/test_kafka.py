@@ -13,7 +13,7 @@ import urllib.parse
 from collections import Counter
 
 import pytest
-from boost_broker_kafka import holdings, ladder
+from boost_broker_kafka import cluster, holdings, ladder
 from boost_broker_kafka.checks import check
 from boost_broker_kafka.plugin import SPEC, KafkaOptions, boost_checks
 from boost_broker_kafka.topics import LONGEST, delay_topic, topic_of
@@ -668,8 +668,21 @@ class TestPartitionsChangeHands:
         assert set(bodies(take(second, queue, 4))) == {"new"}
         assert gone == []
 
-    def test_partitions_are_added(self, stage, queue):
-        """New partitions of a topic are found by workers and publishers, with what came before they were found."""
+    def test_group_of_others(self, stage, queue):
+        """A group that other programs are in with their own way of sharing can't be joined, and that is said."""
+        broker = stage.broker()
+        broker.declare([QueueSpec(name=queue)])
+        with stage.stranger(queue):
+            subscription = stage.subscribe(broker, queue)
+
+            with pytest.raises(BrokerUnavailable) as caught:
+                take(subscription, queue, 1)
+        assert str(caught.value) == (
+            f"broker 'kafka': group '{stage.group}' has members that aren't workers of boost\n  Set another group."
+        )
+
+    def test_partitions_are_added(self, stage, queue, monkeypatch):
+        """New partitions of a topic are found by workers, with what came before they were found, and by publishers."""
         broker = stage.broker(partitions=1)
         subscription = stage.subscribe(broker, queue)
         push(broker, queue, "old")
@@ -680,6 +693,8 @@ class TestPartitionsChangeHands:
         stage.produce(queue, b"new", partition=2)
 
         assert bodies(take(subscription, queue, 1)) == ["new"]
+        monkeypatch.setattr(cluster, "FRESH_SECONDS", 0.0)
+        until(lambda: push(broker, queue, *range(3)) or stage.marks(queue, 2)[1][1])
 
     def test_topic_is_deleted(self, stage, broker, queue):
         """Its queue is gone for the worker, once, and the other one goes on."""

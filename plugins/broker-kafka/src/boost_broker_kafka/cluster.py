@@ -30,10 +30,12 @@ NOT_YET: Final = frozenset(
 )
 """Answers for a topic or a group whose server has just started, or took it over a moment ago."""
 
+FRESH_SECONDS: Final = 30.0
+"""So long a topic is taken to have as many partitions as it had."""
+
 _FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NEXT: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.02
-_FRESH_SECONDS: Final = 30.0
 
 
 @attrs.frozen
@@ -56,6 +58,7 @@ class Cluster:
         self._client: AdminClient | None = None
         self._asker: Consumer | None = None
         self._counts: dict[str, tuple[int, float]] = {}
+        self._asked: dict[str, Future[Any]] = {}
 
     @property
     def client(self) -> AdminClient:
@@ -108,23 +111,35 @@ class Cluster:
     # --- topics ------------------------------------------------------------------------------------
 
     def describe(self, topics: Sequence[str]) -> dict[str, int | KafkaError]:
-        """Return how many partitions topics have, or what is wrong with them."""
-        asked = self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
-        found = self.outcomes(asked)
+        """Return how many partitions topics have (0 while one has no leader), or what is wrong with them."""
+        return self._described(self._ask_for(topics))
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, as far as is known: 0 where it isn't. Asks again, but never waits."""
+        if self._asked:
+            self._hear_described()
+        count, when = self._counts.get(topic, (0, 0.0))
+        if time.monotonic() - when > FRESH_SECONDS and topic not in self._asked:
+            self._asked |= self._ask_for([topic])
+        return count
+
+    def _ask_for(self, topics: Sequence[str]) -> dict[str, Future[Any]]:
+        return self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
+
+    def _hear_described(self) -> None:
+        for topic, future in list(self._asked.items()):
+            if future.done():
+                self._described({topic: future})
+                self._asked.pop(topic, None)
+
+    def _described(self, asked: Mapping[str, Future[Any]]) -> dict[str, int | KafkaError]:
         counts = {
-            topic: one if isinstance(one, KafkaError) else _usable_partitions(one) for topic, one in found.items()
+            topic: one if isinstance(one, KafkaError) else _usable_partitions(one)
+            for topic, one in self.outcomes(asked).items()
         }
         now = time.monotonic()
         self._counts |= {topic: (count, now) for topic, count in counts.items() if isinstance(count, int) and count}
         return counts
-
-    def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has, as known half a minute ago; 0 where it isn't known."""
-        count, when = self._counts.get(topic, (0, 0.0))
-        if time.monotonic() - when > _FRESH_SECONDS:
-            now = self.describe([topic])[topic]
-            count = now if isinstance(now, int) else 0
-        return count
 
     def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return the settings of topics, as far as this user may know them."""

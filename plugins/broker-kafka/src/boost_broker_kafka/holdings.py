@@ -150,11 +150,14 @@ class Holdings:
         return handed_out
 
     def _hand_out(self, delivery: Delivery) -> bool:
-        """Note a delivery as handed out; False if its partition went to somebody else a moment ago."""
+        """Note a delivery as handed out; False if it was taken away a moment ago."""
         self._bytes[delivery.queue] -= len(delivery.body)
         partition, offset, generation = delivery.receipt
         share = self.shares.get(partition)
         if share is None or share.generation != generation:
+            return False
+        if offset < share.floor:  # purged while it was on its way into the buffer
+            self.ledger.done(*delivery.receipt)
             return False
         share.out[offset] = delivery
         self._out[delivery.queue] += 1

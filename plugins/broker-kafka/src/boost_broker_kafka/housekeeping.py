@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -41,21 +41,21 @@ class Housekeeping:
         now = time.monotonic()
         if now >= self._next_trim:
             self._next_trim = now + TRIM_SECONDS
-            self.trim()
+            self.trim(list(self._holdings.shares.values()))
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._look(consumer)
 
     # --- what is done --------------------------------------------------------------------------------
 
-    def trim(self) -> None:
-        """Have the servers delete what is committed, so that nobody ever does it again."""
+    def trim(self, shares: Iterable[Share]) -> None:
+        """Have the servers delete what is committed of partitions, so that nobody ever does it again."""
         if not self._trims:
             return
         self._check_deleted()
         fresh = {
             share.partition: share.committed
-            for share in list(self._holdings.shares.values())
+            for share in shares
             if share.committed > self._trimmed.get(share.partition, 0)
         }
         if fresh and self._trims:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from boost_core.plugin import BrokerUnavailable, ConnectionLost, Delivery, Lost, QueueGone
+from boost_core.plugin import ConnectionLost, Delivery, Lost, QueueGone
 from boost_core.plugin.native import Event, Thread, sleep
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -23,7 +23,7 @@ from boost_broker_kafka.ladder import RUNGS, Rung
 from boost_broker_kafka.mover import Mover
 from boost_broker_kafka.plugin import KafkaOptions
 from boost_broker_kafka.topics import delay_topic, topic_of
-from boost_broker_kafka.trouble import Trouble
+from boost_broker_kafka.trouble import Trouble, refusal
 
 log = logging.getLogger("boost.broker.kafka")
 
@@ -35,7 +35,6 @@ _LAST_REPORTS: Final = 1.0
 _NOT_YET_SECONDS: Final = 0.1
 _HANDOVER_TICK: Final = 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
-_FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 @attrs.frozen(kw_only=True)
@@ -130,7 +129,7 @@ class Reader:
             self._broke = True
         self._leave()
         if problem is not None:
-            self._fail(ConnectionLost, problem)
+            self._fail(ConnectionLost(self._parts.name, problem))
 
     def _turn(self) -> None:
         self._live()
@@ -142,7 +141,7 @@ class Reader:
         self._look_for_missing()
         if self._trouble.down and not self._told_down:
             self._told_down = True
-            self._fail(ConnectionLost, f"no server answers: {self._trouble.reason()}")
+            self._fail(ConnectionLost(self._parts.name, f"no server answers: {self._trouble.reason()}"))
 
     def _live(self) -> None:
         """Look whether everything is still ours, after a standstill, and then do what other threads wait for."""
@@ -258,12 +257,11 @@ class Reader:
         consumer.incremental_unassign(partitions)
 
     def _ask_whether_ours(self) -> None:
-        """Let go of everything if the group went on without us."""
+        """Break off if the group went on without us, which lets go of everything."""
         shares = list(self._holdings.shares.values())
         error = self._parts.commits.prove(shares[0]) if shares else None
         if error is not None and error.code() in STALE:
-            self._parts.mover.drop(shares)
-            self._report(self._holdings.give_up(shares))
+            raise KafkaException(error)
 
     def _await(self, shares: Sequence[Share], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -297,11 +295,11 @@ class Reader:
     def _hear(self, message: Message) -> None:
         error, topic = message.error(), message.topic()
         assert error is not None
-        if error.code() in _UNKNOWN and topic in self._queues:
+        refused = refusal(error, topic, self._options)
+        if refused is not None:
+            self._fail(refused)
+        elif error.code() in _UNKNOWN and topic in self._queues:
             self._missing.setdefault(topic, time.monotonic())
-        elif error.code() in _FORBIDDEN:
-            what = f"topic {topic!r}" if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else self._options.group
-            self._fail(BrokerUnavailable, f"no permission to read {what}: {error.str()}")
         elif error.fatal():
             raise KafkaException(error)
         else:
@@ -315,31 +313,36 @@ class Reader:
         due = [topic for topic, since in self._missing.items() if now - since >= 1.0]
         if due:
             for topic, found in self._parts.cluster.describe(due).items():
+                if isinstance(found, KafkaError) and found.code() not in _UNKNOWN:
+                    continue
                 del self._missing[topic]
-                if isinstance(found, KafkaError) and found.code() in _UNKNOWN:
-                    self._holdings.buffer.fail(QueueGone(self._parts.name, self._queues[topic]))
+                if isinstance(found, KafkaError):
+                    self._fail(QueueGone(self._parts.name, self._queues[topic]))
 
-    def _fail(self, kind: Callable[[str, str], Exception], problem: str) -> None:
+    def _fail(self, error: Exception) -> None:
         if not self._stop.is_set():
-            self._holdings.buffer.fail(kind(self._parts.name, problem))
+            self._holdings.buffer.fail(error)
 
     def _leave(self) -> None:
         """Commit, leave the group, and delete what is done. What is unsettled stays undone."""
         try:
-            shares = list(self._holdings.shares.values())
-            self._parts.mover.drop(shares)
-            self._holdings.unread(shares)
-            deadline = time.monotonic() + _LAST_REPORTS
-            while self._parts.mover.busy and time.monotonic() < deadline:
-                self._parts.mover.step()
-            self._parts.commits.write()
-            self.errands.end()
-            self._housekeeping.trim()
-            self._report(self._holdings.give_up(shares))
-            self.consumer.close()
-            self._housekeeping.finish()
+            self._wind_up()
         except Exception as error:
             log.warning("leaving broker %s: %s", self._parts.name, _shown(error))
+        finally:
+            self.errands.end()
+            self.consumer.close()
+
+    def _wind_up(self) -> None:
+        shares = list(self._holdings.shares.values())
+        self._parts.mover.drop(shares)
+        self._holdings.unread(shares)
+        deadline = time.monotonic() + _LAST_REPORTS
+        while self._parts.mover.busy and time.monotonic() < deadline:
+            self._parts.mover.step()
+        self._finish(shares)
+        self._housekeeping.trim(shares)
+        self._housekeeping.finish()
 
 
 def _shown(error: Exception) -> str:

@@ -11,8 +11,6 @@ from confluent_kafka import Consumer
 from boost_broker_kafka.cluster import Partition
 from boost_broker_kafka.reader import Parts, Reader
 
-_CLOSE_SECONDS = 5.0
-
 
 class KafkaSubscription(SyncSubscription):
     """A member of the consumer group. Its reader's thread fills a buffer, from which ``fetch`` takes."""
@@ -103,7 +101,7 @@ class KafkaSubscription(SyncSubscription):
                 return
             self.closed = True
             self._holdings.buffer.close()
-            self._reader.stop(self._parts.options.timeout + _CLOSE_SECONDS)
+            self._reader.stop(self._parts.options.timeout)
 
     def forget(self) -> Consumer:
         """Forget the consumer, and return it to whom it may concern."""

@@ -82,3 +82,20 @@ class Trouble:
 
 def _error(problem: str, fix: str) -> BrokerUnavailable:
     return BrokerUnavailable("kafka", problem, fix)
+
+
+def refusal(error: KafkaError, topic: str | None, options: KafkaOptions) -> BrokerUnavailable | None:
+    """Return what it means that the servers refuse to let a worker read; None if the error isn't that."""
+    code = error.code()
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return _error(f"no permission to read topic {topic!r}", "Allow Read on it.")
+    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return _error(f"no permission to be in group {options.group!r}", "Allow Read on it, or set another group.")
+    if code == KafkaError.INVALID_SESSION_TIMEOUT:
+        problem = f"the servers don't take session_timeout={options.session_timeout:g}"
+        return _error(problem, "They take 6 s to 30 min, or what group.min.session.timeout.ms and its like say.")
+    if code == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        return _error(f"group {options.group!r} has members that aren't workers of boost", "Set another group.")
+    if code in (KafkaError.GROUP_MAX_SIZE_REACHED, KafkaError.INVALID_GROUP_ID, KafkaError.UNSUPPORTED_VERSION):
+        return _error(f"group {options.group!r} can't be joined: {error.str()}", "Look at what the servers allow.")
+    return None
