@@ -249,9 +249,10 @@ def _is_patched() -> bool:
 
 def _leave_gevent() -> None:
     """Close the event loop that gevent gave this thread if anything here waited with it: the thread's end doesn't."""
-    gevent = sys.modules.get("gevent")
-    if gevent is not None:
-        gevent.get_hub().destroy(destroy_loop=True)
+    local = sys.modules.get("gevent._hub_local")
+    hub = None if local is None else local.get_hub_if_exists()  # one made only to be closed could wait for an import
+    if hub is not None:
+        hub.destroy(destroy_loop=True)
 
 
 def _acquire(lock: Lock, timeout: float | None) -> bool:
