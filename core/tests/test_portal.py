@@ -15,7 +15,7 @@ import pytest
 from boost_core import App
 from boost_core.bridge.portal import Portal
 from boost_core.errors import UnsupportedCapability
-from boost_core.plugin import BrokerUnavailable, Capability, Limits, option
+from boost_core.plugin import BrokerUnavailable, Capability, ConnectionLost, Limits, option
 
 
 @pytest.fixture
@@ -112,6 +112,21 @@ def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BrokerUnavailable, match=r"broker 'deaf': gave no answer within 0\.1 s"):
         portal.call(never, 0.05)
     assert cancelled.wait(20)
+    portal.close()
+
+
+def test_a_call_that_its_client_cancels_is_a_lost_connection() -> None:
+    """Core's threads would end by the bare CancelledError, which is no Exception."""
+    portal = Portal("rude")
+    portal.open()
+
+    async def cancelled() -> None:
+        awaited = asyncio.get_running_loop().create_future()
+        awaited.cancel()
+        await awaited
+
+    with pytest.raises(ConnectionLost, match="broker 'rude': its client cancelled the call"):
+        portal.call(cancelled, 20.0)
     portal.close()
 
 

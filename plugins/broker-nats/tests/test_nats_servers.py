@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 
@@ -21,6 +22,7 @@ from boost_core.plugin import (
 )
 from identity import new_key, public, write_credentials, write_seed
 from launcher import Nats, free_ports
+from nats.aio.client import Client
 from nats_stage import Background, OldServer, bodies, make_broker, push, raw, subscribe, take, until
 
 
@@ -358,6 +360,20 @@ def test_a_server_that_hangs_in_the_middle_of_a_batch(server, build, proxy, queu
     proxy.forward()
 
     assert (caught.value.failed, caught.value.unsure) == ([], list(range(100)))
+
+
+def test_a_client_that_ends_cancelled(server, build, monkeypatch):
+    """nats-py's end is its own affair, also where it is the cancellation of a task of its own: closing just ends."""
+    broker = build(server.url)
+    close = Client.close
+
+    async def cancelled(client):
+        await close(client)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Client, "close", cancelled)
+
+    broker.close()
 
 
 def test_receipts_outlive_a_connection(server, build, proxy, queue):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
-from boost_core.errors import BrokerUnavailable
+from boost_core.errors import BrokerUnavailable, ConnectionLost
 from boost_core.native import Event, Thread
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
@@ -25,6 +25,11 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """True from ``open`` to ``close``."""
+        return self._loop is not None
+
     def open(self) -> None:
         """Start the loop; idempotent."""
         if self._loop is None:
@@ -41,7 +46,8 @@ class Portal:
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.
 
-        Past ``timeout`` seconds and a margin it is cancelled, and ``BrokerUnavailable`` raised.
+        Past ``timeout`` seconds and a margin it is cancelled, and ``BrokerUnavailable`` raised. One that ends
+        cancelled, as clients do when a connection ends below them, raises ``ConnectionLost``.
         """
         loop = self._loop
         if loop is None or _runs_here(loop):
@@ -52,7 +58,10 @@ class Portal:
         if not call.ended.wait(timeout + MARGIN_SECONDS):
             loop.call_soon_threadsafe(call.cancel)
             raise BrokerUnavailable(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
-        return call.result()  # type: ignore[no-any-return]
+        try:
+            return call.result()  # type: ignore[no-any-return]
+        except asyncio.CancelledError as error:
+            raise ConnectionLost(self._name, "its client cancelled the call") from error
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Have a plain function called on the loop. Any thread; never blocks."""
@@ -121,9 +130,12 @@ class PortalBroker(SyncBroker):
             raise
 
     def close(self) -> None:
-        """Disconnect and end the loop."""
-        self._call(self.inner.close)
-        self.portal.close()
+        """Disconnect and end the loop; idempotent."""
+        if self.portal.is_open:
+            try:
+                self._call(self.inner.close)
+            finally:
+                self.portal.close()
 
     def after_fork(self) -> None:
         """In a forked child: the loop's thread isn't there; let the plugin close its descriptors."""

@@ -211,9 +211,7 @@ class Connection:
     async def close(self) -> None:
         """Hang up."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
-            await _hang_up(client)
+        await self._give_up()
 
     async def _dial(self, timeout: float) -> None:
         if self._closed:
@@ -293,6 +291,13 @@ def addresses(options: NatsOptions) -> str:
 
 
 async def _hang_up(client: Client) -> None:
-    with suppress(Exception):  # it is given up: nothing that is said about it matters
-        async with asyncio.timeout(HANG_UP_SECONDS):
-            await client.close()
+    """Close a client that is given up. Nothing that is said about it matters.
+
+    Waited for from outside: where nats-py is dialling, its end can come as the ``CancelledError`` of a task of its own.
+    """
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.wait([closing], timeout=HANG_UP_SECONDS)
+    if not closing.done():
+        closing.cancel()
+    elif not closing.cancelled():
+        closing.exception()
