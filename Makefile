@@ -1,11 +1,13 @@
 # make demo | test | check | bench | isolated | format | clean
-# PYTHON chooses the interpreter (3.11 or later), VENV the folder of the environment, BROKER the demo's broker.
+# PYTHON chooses the interpreter (3.11 or later), VENV the folder of the environment, BROKER the demo's broker,
+# AT_ONCE how many processes share the tests: they wait more than they work.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 BROKER ?= sqlite
 TESTS ?= core/tests plugins tests
+AT_ONCE ?= 3
 
 .PHONY: setup demo test check bench format isolated clean
 
@@ -18,7 +20,7 @@ demo: setup
 
 test: setup
 	@$(RUN) tools/servers install || [ "$(CI)" != true ]
-	@$(RUN) -m pytest $(TESTS) || { echo "what failed is run once more, by itself"; $(RUN) -m pytest --last-failed $(TESTS); }
+	@$(RUN) -m pytest -n $(AT_ONCE) --dist worksteal $(TESTS) || { echo "what failed is run once more, by itself"; $(RUN) -m pytest --last-failed $(TESTS); }
 
 check: setup
 	@$(RUN) -m ruff check . tools/servers

@@ -16,8 +16,10 @@ REASON = "a test that is skipped proves nothing; mend what it lacks, or take it 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """Make a skip a failure."""
-    return _failed_if_skipped((yield))
+    """Make a skip a failure, and of what tests print a text that can be sent from process to process."""
+    report = _failed_if_skipped((yield))
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.hookimpl(wrapper=True)

@@ -115,6 +115,31 @@ def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPa
     portal.close()
 
 
+def test_what_a_client_leaves_behind_ends_with_the_loop() -> None:
+    """A task that nobody awaits is cancelled and hears it before the loop is closed."""
+    portal = Portal("untidy")
+    portal.open()
+    heard = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            heard.set()
+
+    async def leave() -> asyncio.Task[None]:
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        return task
+
+    left = portal.call(leave, 20.0)
+    portal.close()
+
+    assert heard.is_set()
+    assert left.cancelled()
+
+
 def test_a_call_that_its_client_cancels_is_a_lost_connection() -> None:
     """Core's threads would end by the bare CancelledError, which is no Exception."""
     portal = Portal("rude")

@@ -39,9 +39,10 @@ class Portal:
             started.wait()
 
     def _serve(self, started: Event) -> None:
-        loop = self._loop = asyncio.new_event_loop()  # here: patched sockets belong to the thread that makes them
-        started.set()
-        loop.run_forever()
+        with asyncio.Runner() as runner:  # its end cancels what a client has left behind, before it closes the loop
+            self._loop = runner.get_loop()  # here: patched sockets belong to the thread that makes them
+            started.set()
+            self._loop.run_forever()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.
@@ -74,8 +75,6 @@ class Portal:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(MARGIN_SECONDS)
-            if not thread.is_alive():
-                loop.close()
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
