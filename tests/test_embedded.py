@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
+import sys
 from pathlib import Path
 
 import pytest
-from projects import NOTING, Project, eventually
+from projects import BOOST, NOTING, Project, eventually
 
 TASK = NOTING + "@boost('job', results=True)\ndef job(text):\n    note(text)\n    return text\n"
 
@@ -54,6 +56,35 @@ def test_a_worker_finds_what_was_pushed_from_another_folder_of_its_project(proje
     assert worked.returncode == 0, worked.stderr
     assert project.notes() == ["found"]
     assert f"broker sqlite ({where(project, '.')})" in worked.stderr.splitlines()[0]
+
+
+def test_two_apps_in_a_process_keep_what_they_push(project: Project) -> None:
+    """Whichever other process leaves meanwhile, a push that returned is there, also when its own process is killed."""
+    path = project.write("tasks.py", TASK)
+    project.write(
+        "pusher.py",
+        """
+        import os, signal, subprocess, sys
+        from boost_core import App
+        from tasks import job
+        other = App("other")
+        @other.boost("other")
+        def also(n): ...
+        job.push("first")
+        also.push(0)
+        subprocess.run(sys.argv[1:], check=True)
+        for n in range(10):
+            job.push(str(n))
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+
+    killed = project.start("pusher.py", sys.executable, BOOST, "call", path, "job", "neighbour")
+    killed.wait(60)
+    (row,) = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
+
+    assert killed.returncode == -signal.SIGKILL, project.log(killed)
+    assert row["ready"] == 12
 
 
 def test_a_body_over_the_limit_is_refused_at_push(project: Project) -> None:

@@ -103,6 +103,35 @@ def test_write_commits_and_rolls_back(file):
     other.close()
 
 
+def test_two_openers_in_a_process_keep_the_log(file):
+    """What is written beside a second opener of the same process is there for others, also once one of them left."""
+    second = build_file(file.path)
+    second.open()
+    insert(file, 1)
+    leave = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('INSERT INTO t VALUES (2, 0)');"
+    read = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT a FROM t ORDER BY a').fetchall())"
+
+    left = run_python(f"{leave} db.commit(); db.close()", file.path)
+    insert(file, 3)
+    insert(second, 4)
+
+    assert left.returncode == 0, left.stderr
+    assert run_python(read, file.path).stdout == "[(1,), (2,), (3,), (4,)]\n"
+    second.close()
+
+
+def test_a_link_to_a_file_to_be_made(tmp_path):
+    """A link whose file isn't there yet leads to a file as private as any."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+    file = build_file(tmp_path / "link.db")
+    file.open()
+    insert(file, 1)
+
+    assert rows(file) == [1]
+    assert stat.S_IMODE((tmp_path / "a.db").stat().st_mode) == 0o600
+    file.close()
+
+
 @pytest.mark.parametrize(("durability", "synchronous"), [("process", 1), ("power", 2)])
 def test_durability(tmp_path, durability, synchronous):
     """``process`` is NORMAL to SQLite, ``power`` FULL; both write ahead."""

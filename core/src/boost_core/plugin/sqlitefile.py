@@ -313,7 +313,8 @@ class SqliteFile:
             raise self.fail(f"{self.path} can't be used: its folder is read-only", FIX_PATH)
         if self.path.exists() and not is_writable(self.path):
             raise self.fail(f"{self.path} is read-only", FIX_PATH)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(FileExistsError):  # to close a file that is there would end SQLite's locks on it here
+            os.close(os.open(self.path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _explained(self, error: sqlite3.Error) -> Exception:
         if primary_name(error) in DAMAGED and self._connection is not None:
