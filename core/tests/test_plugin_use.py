@@ -292,6 +292,17 @@ def test_an_extension_adds_commands_and_a_broken_one_costs_a_line(site: Site) ->
     )
 
 
+def test_an_extension_that_exits_while_it_adds_commands_costs_a_line(site: Site) -> None:
+    """A hook that ends its process ends no command of others."""
+    hook = "from boost_core.plugin import hookimpl\n@hookimpl\ndef boost_commands(group):\n    exit(3)\n"
+    site.install("acme-leaving", text=hook, points=["plugins:leaving"])
+
+    listed = site.boost("plugins")
+
+    assert listed.returncode == 0
+    assert listed.stderr == "commands of plugins are left out, for one of them fails: SystemExit: 3\n"
+
+
 # --- boost plugins -------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +336,27 @@ def test_boost_plugins_lists_what_works_and_what_doesnt(site: Site) -> None:
         ("broker", "twin", "acme-y", None, "conflict with acme-x"),
     ]
     assert rows[1]["capabilities"] == sorted(capability.value for capability in Capability)
+
+
+@pytest.mark.parametrize(
+    ("toml", "status", "said"),
+    [
+        ("[tool.boost]\nnamespace = 'a b'\ndisable = ['off']\n", "disabled", ""),
+        ("[tool.boost]\ndisable = 7\n", "ok", "nothing is taken for disabled: the app: option disable=7 can't be used"),
+        ("[tool.boost\n", "ok", "nothing is taken for disabled: "),
+    ],
+)
+def test_boost_plugins_bears_settings_that_cant_be_used(site: Site, toml: str, status: str, said: str) -> None:
+    """It reads of them what is disabled, and nothing else; where even that can't be, it says so and lists all."""
+    (site.folder / "pyproject.toml").write_text(toml)
+    site.install("acme-off", text=acme("off"), points=["brokers:off"])
+
+    done = site.boost("plugins", "-o", "json")
+
+    assert done.returncode == 0
+    assert done.stderr.startswith(said)
+    assert bool(done.stderr) == bool(said)
+    assert [row["status"] for row in json.loads(done.stdout) if row["name"] == "off"] == [status]
 
 
 def test_boost_plugins_is_a_table_for_people(site: Site) -> None:

@@ -186,8 +186,34 @@ FAULTS = {
     ),
     "a spec with a set in it": (
         brokers(broker(capabilities="{Capability.ACK}")),
-        "the spec of 'kafka' can't be hashed (unhashable type: 'set'); give tuples and frozensets",
+        (
+            "in the spec of 'kafka' capabilities must be frozenset[boost_core.contracts.capability.Capability], "
+            "not {{<Capability.ACK: 'ack'>}}"
+        ),
     ),
+    "capabilities in words": (
+        brokers(broker(capabilities="frozenset(['ack'])")),
+        (
+            "in the spec of 'kafka' capabilities must be frozenset[boost_core.contracts.capability.Capability], "
+            "not frozenset({{'ack'}})"
+        ),
+    ),
+    "no limits": (brokers(broker(limits="None")), "in the spec of 'kafka' limits must be Limits, not None"),
+    "a summary that is no text": (brokers(broker(summary="7")), "in the spec of 'kafka' summary must be str, not 7"),
+    "an option of a type that is no Python": (
+        brokers(broker(options="Options"), head="@attrs.frozen\nclass Options:\n    url: 'list[' = None"),
+        (
+            "the types of the options class Options of 'kafka' can't be read: "
+            "Forward reference must be an expression -- got 'list['"
+        ),
+    ),
+    "an option of a type that a module lacks": (
+        brokers(
+            broker(options="Options"), head="import enum\n@attrs.frozen\nclass Options:\n    url: 'enum.Nope' = None"
+        ),
+        "the types of the options class Options of 'kafka' can't be read: module 'enum' has no attribute 'Nope'",
+    ),
+    "a hook that exits": (brokers("exit(3)"), "its hook boost_brokers raised SystemExit: 3"),
 }
 
 
@@ -202,6 +228,27 @@ def test_a_plugin_that_hands_over_something_wrong_is_broken(site: Site, fault: s
     assert error_of(registry) == f"PluginBroken: broker 'kafka' (acme-kafka 1.4.0) failed to import.\n  {said}"
     (row,) = registry.status()
     assert row.status == f"broken: {said}"
+
+
+def test_what_cant_even_be_looked_at_leaves_the_list_of_plugins_whole(site: Site) -> None:
+    """``status`` doesn't raise, whatever the code of what a hook returns does; other plugins are listed beside it."""
+    site.install("acme-good", text=brokers(broker("good")), points=["brokers:good"])
+    site.install("acme-odd", text=brokers("Odd()", head="class Odd:\n    def __repr__(self): exit('no')"))
+
+    assert [(row.name, row.status) for row in site.registry().status()] == [
+        ("good", "ok"),
+        ("kafka", "broken: SystemExit: no"),
+    ]
+
+
+def test_limits_with_numbers_that_are_none_are_broken(site: Site) -> None:
+    """What a spec holds is looked into: its limits, and each of its guarantees."""
+    site.install("acme-kafka", text=brokers(broker(limits="Limits(lease='10s')")))
+    lossy = "(Guarantee(worker_killed='', all_killed='', power_cut=None),)"
+    site.install("acme-redis", text=brokers(broker("redis", guarantees=lossy)), points=["brokers:redis"])
+
+    for name in ("kafka", "redis"):
+        assert f"\n  in the spec of {name!r} " in error_of(site.registry(), name)
 
 
 def test_a_hook_that_doesnt_exist_is_named(site: Site) -> None:

@@ -86,13 +86,19 @@ class Settings:
         """
         file, table = _project_table(start)
         tables = {name: table.pop(name) for name in _PLUGIN_TABLES if name in table}
-        project = Layer(table, lambda _name: f"{file} [tool.boost]")
         code = Layer(dict(given), lambda name: f"App({name}=...)")
         plugins: dict[tuple[str, str], list[Layer]] = {}
         for group, its in tables.items():
             _add_tables(plugins, group, its, file)
         _add_environment(plugins, environ)
-        return cls([project, _environment(environ), code], plugins)
+        return cls([_project(file, table), _environment(environ), code], plugins)
+
+    @classmethod
+    def read(cls, name: str, start: Path | None, environ: Mapping[str, str]) -> Any:
+        """Return one setting of project and environment, whatever the others are. Raises as ``load`` does."""
+        layers = [_project(*_project_table(start)), _environment(environ)]
+        chosen = [Layer({name: layer.values[name]}, layer.origin) for layer in layers if name in layer.values]
+        return cls(chosen, {}).get(name)
 
     def override(self, given: Mapping[str, Any]) -> None:
         """Lay the command line's values over all others."""
@@ -162,6 +168,10 @@ def _project_table(start: Path | None) -> tuple[Path | None, dict[str, Any]]:
             tool = _table(_parsed(file).get("tool", {}), f"{file} [tool]")
             return file, dict(_table(tool.get("boost", {}), f"{file} [tool.boost]"))
     return None, {}
+
+
+def _project(file: Path | None, table: Mapping[str, Any]) -> Layer:
+    return Layer(table, lambda _name: f"{file} [tool.boost]")
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _add_plugin_commands() -> None:
         registry.commands(boost)
     except BoostError as error:
         _say(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         click.echo(
             f"commands of plugins are left out, for one of them fails: {type(error).__name__}: {error}", err=True
         )

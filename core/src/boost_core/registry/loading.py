@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_origin
 
 import attrs
 import importlib_metadata
@@ -50,7 +50,7 @@ def read_specs(entry: Entry, module: ModuleType) -> Sequence[Spec]:
         return ()
     try:
         specs = list(hook())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise broken(entry, f"its hook {name} raised {type(error).__name__}: {error}") from error
     for spec in specs:
         problem = _problem(entry, spec)
@@ -95,15 +95,31 @@ def _problem(entry: Entry, spec: Any) -> str | None:
         return f"its hook boost_{entry.kind}s returned {spec!r}, which is no {entry.kind} spec"
     if getattr(spec, "kind", None) != entry.kind:
         return f"its hook boost_{entry.kind}s returned a {getattr(spec, 'kind', '?')} spec"
-    return _options_problem(spec) or _unhashable(spec)
+    misfit = _misfit(spec)
+    return _options_problem(spec) or (f"in the spec of {spec.name!r} {misfit}" if misfit else None)
 
 
-def _unhashable(spec: Spec) -> str | None:
-    try:
-        hash(spec)
-    except TypeError as error:
-        return f"the spec of {spec.name!r} can't be hashed ({error}); give tuples and frozensets"
+def _misfit(described: Any) -> str | None:
+    """Say which field of a frozen description isn't what its annotation says; one whose fields fit can be hashed."""
+    for field in attrs.fields(attrs.resolve_types(type(described))):
+        value = getattr(described, field.name)
+        if not _fits(value, field.type):
+            wanted = field.type.__name__ if isinstance(field.type, type) else field.type
+            return f"{field.name} must be {wanted}, not {value!r}"
     return None
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    its = get_args(wanted)
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, one) for one in its)
+    if its:  # tuple[X, ...] or frozenset[X]
+        return isinstance(value, get_origin(wanted)) and all(_fits(item, its[0]) for item in value)
+    if wanted is Any:
+        return True
+    if not isinstance(value, (int, float) if wanted is float else wanted):
+        return False
+    return not attrs.has(wanted) or _misfit(value) is None
 
 
 def _options_problem(spec: Spec) -> str | None:
@@ -114,7 +130,7 @@ def _options_problem(spec: Spec) -> str | None:
         return f"the options class {options.__name__} of {spec.name!r} must be frozen: @attrs.frozen"
     try:
         attrs.resolve_types(options)
-    except NameError as error:
+    except (Exception, SystemExit) as error:
         return f"the types of the options class {options.__name__} of {spec.name!r} can't be read: {error}"
     untyped = [field.name for field in attrs.fields(options) if field.type is None]
     if untyped:

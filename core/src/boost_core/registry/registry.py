@@ -261,6 +261,8 @@ class Registry:
                 api, status = error.api, f"incompatible: {_second_line(error)}"
             except BoostError as error:
                 status = f"broken: {_second_line(error)}"
+            except (Exception, SystemExit) as error:  # what it hands over can't even be looked at
+                status = f"broken: {type(error).__name__}: {error}"
         return PluginStatus(
             kind=entry.kind,
             name=entry.name,
