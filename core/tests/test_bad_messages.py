@@ -62,6 +62,11 @@ BAD |= {
         "task 'mixed': option 'retry_delay' belongs to the whole task; a message can't set it",
     ),
 }
+HIGH = b'json\n{"v":1,"id":"x","task":"mixed","at":1,"args":[1],"priority":'
+BAD |= {
+    "a priority that the broker lacks": (HIGH + b"1000}", "its priority 1000 is outside 0 to 255"),
+    "a priority below all": (HIGH + b"-1}", "its priority -1 is outside 0 to 255"),
+}
 NEWER = (
     b'json\n{"v":2,"id":"n","shape":"unheard of"}',
     "the message is of version 2; this worker reads up to version 1. Upgrade it.",

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from boost_core.errors import Closed, UnsupportedCapability
+from boost_core.errors import Closed, PublishError, SettleError, UnsupportedCapability
 from boost_core.plugin import Capability, Frame, QueueSpec, new_id
 from houses import Stage, bodies, fetch, unique
 
@@ -269,6 +269,30 @@ def test_replace(stage: Stage) -> None:
 
     assert bytes(new.body) == b"new"
     assert list(subscription.fetch({queue: 1}, 0.2)) == []
+
+
+def test_a_frame_that_does_not_fit_fails_alone(stage: Stage) -> None:
+    """Its delivery is told and stays; all other frames of the batch are stored instead of theirs."""
+    queue = stage.queue()
+    subscription = stage.subscribe(queue)
+    stage.publish(queue, b"0", b"1", b"2")
+    deliveries = fetch(subscription, {queue: 3})
+    sizes = {b"0": 1, b"1": stage.spec.limits.max_body + 1, b"2": 2}
+    frames = [Frame(new_id(), queue, b"x" * sizes[bytes(delivery.body)]) for delivery in deliveries]
+    misfit = next(one for one in deliveries if bytes(one.body) == b"1")
+
+    if stage.can(Capability.REPLACE):
+        with pytest.raises(SettleError) as unsettled:
+            subscription.replace(list(zip(deliveries, frames, strict=True)))
+        assert list(unsettled.value.failed) == [misfit]
+    else:  # then core publishes, and acks what went on
+        with pytest.raises(PublishError) as unpublished:
+            stage.broker.publish(frames, 10.0)
+        assert [deliveries[index] for index in (*unpublished.value.failed, *unpublished.value.unsure)] == [misfit]
+        assert list(subscription.ack([one for one in deliveries if one is not misfit])) == []
+    subscription.close()
+
+    assert sorted(bodies(fetch(stage.subscribe(queue), {queue: 3}, LONG))) == [b"1", b"x", b"xx"]
 
 
 def test_delay(stage: Stage) -> None:

@@ -458,8 +458,8 @@ class TestSettle:
         assert bodies(broker.peek(f"{queue}-elsewhere", 9)) == ["elsewhere"]
         assert bodies(take(subscription, queue, 1)) == ["next"]
 
-    def test_replace_refuses_before_any_effect(self, broker, queue, subscription):
-        """A frame that can't be stored leaves all deliveries of the call as they were, and is told."""
+    def test_a_misfit_fails_alone(self, broker, queue, subscription):
+        """A frame that can't be stored is told and leaves its delivery as it was; the rest of the call takes effect."""
         push(broker, queue, 1, 2)
         one, two = fetch(subscription, queue)
         pairs = [(one, Frame("n", queue, b"ok")), (two, Frame("n", queue, bytes(broker.spec.limits.max_body + 1)))]
@@ -468,8 +468,9 @@ class TestSettle:
             subscription.replace(pairs)
 
         assert caught.value.failed == [two]
-        assert broker.depth(queue) == Depth(running=2)
-        assert subscription.ack([one, two]) == []
+        assert broker.depth(queue) == Depth(ready=1, running=1)
+        assert bodies(fetch(subscription, queue)) == ["ok"]
+        assert subscription.ack([two]) == []
 
     def test_close_gives_back_uncounted(self, broker, queue):
         """What is unsettled at close goes to others at once, at its old place and without a death; closing twice is fine."""

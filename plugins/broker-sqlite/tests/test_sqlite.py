@@ -373,17 +373,32 @@ class TestSettle:
         clock.now += 9
         assert bodies(fetch(subscription)) == ["next"]
 
-    def test_replace_refuses_before_any_effect(self, broker, subscription):
-        """A frame that can't be stored leaves all deliveries of the call as they were, and is told."""
-        push(broker, 1, 2)
-        one, two = fetch(subscription)
-        pairs = [(one, Frame("n", "q", b"ok")), (two, Frame("n", "q", bytes(SPEC.limits.max_body + 1)))]
+    def test_a_misfit_fails_alone(self, broker, subscription):
+        """A frame that can't be stored is told and leaves its delivery as it was; the rest of the call takes effect."""
+        push(broker, 1, 2, 3)
+        one, two, three = fetch(subscription)
+        large = bytes(SPEC.limits.max_body + 1)
+        pairs = [(one, Frame("n", "q", b"ok")), (two, Frame("n", "q", large)), (three, Frame("n", "q", b"", 256))]
 
-        with pytest.raises(SettleError) as caught:
+        with pytest.raises(SettleError, match=r"is over the 16,777,216") as caught:
             subscription.replace(pairs)
 
-        assert caught.value.failed == [two]
-        assert broker.depth("q") == Depth(running=2)
+        assert caught.value.failed == [two, three]
+        assert broker.depth("q") == Depth(ready=1, running=2)
+        assert bodies(fetch(subscription)) == ["ok"]
+        assert subscription.ack([two, three]) == []
+
+    def test_misfits_stay_held_also_where_nothing_can_be_written(self, broker, subscription, monkeypatch):
+        """Where the file can't be written, both what fits and what doesn't is told, and stays ours."""
+        push(broker, 1, 2)
+        one, two = fetch(subscription)
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlitefile.locks, "lock", lambda _: False)
+            patch.setattr(broker._file, "timeout", 0.01)
+            with pytest.raises(SettleError, match="kept locked") as caught:
+                subscription.replace([(one, Frame("n", "q", b"", 256)), (two, Frame("n", "q", b"ok"))])
+
+        assert set(map(id, caught.value.failed)) == {id(one), id(two)}
         assert subscription.ack([one, two]) == []
 
     def test_settle_error_leaves_it_held(self, broker, subscription, monkeypatch):

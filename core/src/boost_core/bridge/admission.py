@@ -42,6 +42,7 @@ class Admission:
     def __init__(self, pump: Pump, codec_of: CodecOf) -> None:
         self._pump = pump
         self._open_body = Opener(codec_of).open
+        self._levels = pump.spec.limits.priorities
         self._tokens = itertools.count(1)
         self._waiting: list[tuple[float, int, Run]] = []  # held by gates: when, token, run
         self.quarantine = Quarantine(pump, self._admit)
@@ -74,6 +75,8 @@ class Admission:
     def _opened(self, delivery: Delivery, now: float) -> Run:
         try:
             message = self._open_body(delivery.body)
+            if message.priority and not 0 <= message.priority < self._levels:  # its next attempt could not be stored
+                raise DecodeError(f"its priority {message.priority} is outside 0 to {self._levels - 1}")
             plan = self._pump.plans.get(message.task)
             if message.options and plan is not None:
                 message.options = plan.read_own(message.options)

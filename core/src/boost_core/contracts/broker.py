@@ -51,7 +51,8 @@ class SyncSubscription:
     def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
         """End each delivery and store its frame instead, atomically; return those no longer ours.
 
-        SETTLE thread, only with REPLACE. The frame of a fenced delivery is not stored.
+        SETTLE thread, only with REPLACE. The frame of a fenced delivery is not stored. One that can't be stored fails
+        alone, by ``SettleError``: all others of the call take effect.
         """
         raise NotImplementedError
 

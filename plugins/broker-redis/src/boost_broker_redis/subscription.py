@@ -204,13 +204,21 @@ class RedisSubscription(SyncSubscription):
         return self._settle("release", deliveries)
 
     def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
-        """Delete the deliveries and store the frames of those that were still ours, a queue's in one step."""
+        """Delete the deliveries and store the frames of those that were still ours, a queue's in one step.
+
+        Raises ``SettleError``, ``ConnectionLost``; frames that can't be stored fail alone.
+        """
         misfits = self._home.misfits([frame for _, frame in pairs])
-        if misfits:
-            failed = [pairs[number][0] for number in misfits]
-            raise SettleError(self._home.name, next(iter(misfits.values())), failed=failed)
-        frames = {id(delivery): frame for delivery, frame in pairs}
-        return self._settle("replace", [delivery for delivery, _ in pairs], frames)
+        fitting = [pair for number, pair in enumerate(pairs) if number not in misfits]
+        unfit = [pairs[number][0] for number in misfits]
+        frames = {id(delivery): frame for delivery, frame in fitting}
+        try:
+            fenced = self._settle("replace", [delivery for delivery, _ in fitting], frames)
+        except SettleError as error:
+            raise SettleError(self._home.name, error.problem, failed=[*error.failed, *unfit]) from error
+        if unfit:
+            raise SettleError(self._home.name, next(iter(misfits.values())), failed=unfit)
+        return fenced
 
     def _settle(
         self, operation: str, deliveries: Sequence[Delivery], frames: Mapping[int, Frame] | None = None

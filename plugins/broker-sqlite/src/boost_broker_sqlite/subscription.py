@@ -170,12 +170,23 @@ class SqliteSubscription(SyncSubscription):
         return fenced
 
     def replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
-        """Delete the deliveries and store the frames of those that were still ours, in one transaction."""
+        """Delete the deliveries and store the frames of those that were still ours, in one transaction.
+
+        Raises ``SettleError``; frames that can't be stored fail alone.
+        """
+        misfits = self._home.misfits([frame for _, frame in pairs])
+        fitting = [pair for index, pair in enumerate(pairs) if index not in misfits]
+        unfit = [pairs[index][0] for index in misfits]
+        try:
+            fenced = self._swap(fitting) if fitting else []
+        except SettleError as error:
+            raise SettleError(self._home.name, error.problem, failed=[*error.failed, *unfit]) from error
+        if unfit:
+            raise SettleError(self._home.name, next(iter(misfits.values())), failed=unfit)
+        return fenced
+
+    def _swap(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
         home = self._home
-        misfits = home.misfits([frame for _, frame in pairs])
-        if misfits:
-            failed = [pairs[index][0] for index in misfits]
-            raise SettleError(home.name, next(iter(misfits.values())), failed=failed)
         home.queues.make({frame.queue for _, frame in pairs})
 
         def swap(connection: sqlite3.Connection, ours: Sequence[Delivery]) -> list[Delivery]:
