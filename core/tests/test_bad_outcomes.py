@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from boost_core import App, Drop, RateLimited, Reject, Requeue, Retry
-from boost_core.errors import JobFailed, ResultsOff
+from boost_core.errors import BadOption, JobFailed, ResultsOff
 from letters import dead_letters, eventually
 from plugged import task_in, worlds
 
@@ -156,8 +156,65 @@ def test_a_value_that_cant_be_carried_fails_without_retry(app: App, what: str, w
     assert failed.error_message == f"task 'job', return value: {text}"
 
 
+async def coroutine() -> None:
+    """Never run by whoever only calls it."""
+    raise AssertionError
+
+
+def generator() -> Iterator[int]:
+    """Never run by whoever only calls it."""
+    yield 1
+
+
+async def asynchronous_generator() -> AsyncIterator[int]:
+    """Never run by whoever only calls it."""
+    yield 1
+
+
+@worlds
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (coroutine, "a coroutine"),
+        (generator, "a generator"),
+        (asynchronous_generator, "an asynchronous generator"),
+    ],
+)
+@pytest.mark.parametrize("results", [True, False])
+def test_what_only_promises_to_run_is_no_success(
+    app: App, function: Callable[[], Any], what: str, world: str, results: bool
+) -> None:
+    """A function that a decorator hides behind a plain one has not run: a dead letter at once, with the fix."""
+    job = task_in(app, world, lambda text: function(), retries=3)
+
+    job.options(results=results).push("odd")
+    with app.worker() as worker:
+        eventually(lambda: worker.counts["dead"] == 1)
+
+    (letter,) = dead_letters(job)
+    assert (letter.reason, letter.attempt) == ("failed", 1)
+    assert letter.error == (
+        f"BadOption: task 'job' returned {what}: what is in it didn't run.\n"
+        "  Have the function and each decorator around it run to their end: await the coroutine, loop over the items."
+    )
+
+
+@pytest.mark.parametrize("function", [generator, asynchronous_generator])
+def test_a_generator_function_is_no_task(app: App, function: Callable[[], Any]) -> None:
+    """Calling it runs nothing of it: it is refused where it is declared, not when its first job does nothing."""
+    with pytest.raises(BadOption) as caught:
+        app.boost("job")(function)
+
+    place = f"{__file__}:{function.__code__.co_firstlineno}"
+    assert str(caught.value) == (
+        f"task 'job' at {place} is a generator function: calling it runs nothing of it.\n"
+        "  Return a list instead of yielding, or push a job for each item."
+    )
+    assert app.tasks == {}
+
+
 def test_a_value_that_nobody_asked_for_may_be_anything(app: App) -> None:
-    """Without results the value isn't looked at."""
+    """Without results the value needn't be one that can be carried."""
     job = app.boost("job")(lambda: object())
 
     job.push()

@@ -75,7 +75,8 @@ class App:
 
         ``queue`` is the queue's name, else the task's; ``name`` the task's, else the queue argument, else the
         function's qualified name. ``options`` are checked when the task is first used, or by ``app.check()``. Raises
-        ``TaskConflict`` where another function has the name, ``BadName`` for unusable names.
+        ``TaskConflict`` where another function has the name, ``BadName`` for unusable names, ``BadOption`` for a
+        generator function.
         """
         if callable(queue):
             message = "write @boost() with parentheses, or @boost('queue')"
@@ -92,6 +93,11 @@ class App:
         plain = inspect.unwrap(function)
         file, line = _place(plain)
         task_name = check_name("task", name or queue or plain.__qualname__)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise BadOption(
+                f"task {task_name!r} at {file}:{line} is a generator function: calling it runs nothing of it.",
+                "Return a list instead of yielding, or push a job for each item.",
+            )
         declared = Declared(
             name=task_name,
             queue=check_name("queue", queue or task_name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
 import attrs
@@ -19,6 +20,11 @@ from boost_core.plan.stages import ordered
 from boost_core.types import Done, Failed, Outcome, RateLimited, Requeue, Run, RunnerCall, Steer
 
 DONE: Final = Done()
+_UNRUN: Final[Mapping[type, str]] = {
+    CoroutineType: "a coroutine",
+    GeneratorType: "a generator",
+    AsyncGeneratorType: "an asynchronous generator",
+}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -175,7 +181,7 @@ def _function(plan: TaskPlan) -> RunnerCall:
             return Failed(error, final=True)
         try:
             value = function(*args, **kwargs)
-            return DONE if value is None else Done(value)
+            return DONE if value is None else _returned(run, value)
         except Steer as steer:
             return _steered(run, steer)
         except BaseException as error:
@@ -194,7 +200,7 @@ def _coroutine_function(plan: TaskPlan) -> RunnerCall:
             return Failed(error, final=True)
         try:
             value = await function(*args, **kwargs)
-            return DONE if value is None else Done(value)
+            return DONE if value is None else _returned(run, value)
         except Steer as steer:
             return _steered(run, steer)
         except BaseException as error:
@@ -217,6 +223,22 @@ def _function_in_thread(plan: TaskPlan) -> RunnerCall:
             return _failure(run, error)
 
     return threaded
+
+
+def _returned(run: Run, value: Any) -> Outcome:
+    """Return what a value means: with a coroutine or a generator nothing, or not all, of the function has run."""
+    kind = _UNRUN.get(type(value))
+    if kind is None:
+        return Done(value)
+    if not isinstance(value, AsyncGeneratorType):
+        value.close()  # so that Python doesn't warn of what never ran
+    return Failed(
+        BadOption(
+            f"task {run.message.task!r} returned {kind}: what is in it didn't run.",
+            "Have the function and each decorator around it run to their end: await the coroutine, loop over the items.",
+        ),
+        final=True,
+    )
 
 
 def _steered(run: Run, steer: Any) -> Outcome:
