@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from boost_core.bridge.verdict import RELEASED
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.control import Gate
 from boost_core.errors import ConnectionLost
@@ -63,12 +62,7 @@ class Keeper:
                 self._pump.extend(runs)
             self._renewed = now
             _keep_gates(runs)
-        self._take_back([run for run in runs if now - run.queued >= UNSTARTED_SECONDS])
-
-    def _take_back(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            if not run.started and run.claim():
-                self._pump.report(run, RELEASED)
+        self._pump.release([run for run in runs if not run.started and now - run.queued >= UNSTARTED_SECONDS])
 
 
 def _keep_gates(runs: Sequence[Run]) -> None:

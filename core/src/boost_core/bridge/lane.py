@@ -1,12 +1,12 @@
-"""One queue of a worker: its tasks, its slots, and how many more messages it may take."""
+"""One queue of a worker: its tasks, and how many more messages it may take."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from boost_core.contracts.pool import Pool
+from boost_core.bridge.slots import Slots
 from boost_core.native import Lock
 from boost_core.plan.compile import TaskPlan
 from boost_core.types import Run
@@ -21,17 +21,6 @@ CREDIT_BEYOND_SLOTS: Final = 512
 """How many messages beyond what may run are held at most: waiting, or ended and about to be acknowledged."""
 
 
-class _Slots:
-    """One task's share of a lane: what may run at once, what runs, and what waits for a slot."""
-
-    __slots__ = ("backlog", "in_pool", "limit")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.in_pool = 0
-        self.backlog: deque[Run] = deque()
-
-
 class Lane:
     """Counts what a queue's messages are doing here. Taken per batch by the fetch and settle threads, hence the lock.
 
@@ -39,12 +28,12 @@ class Lane:
     *settled* when the broker was told.
     """
 
-    def __init__(self, queue: str, plans: Sequence[TaskPlan], pool: Pool, max_batch: int) -> None:
+    def __init__(self, queue: str, plans: Sequence[TaskPlan], slots: Mapping[str, Slots], max_batch: int) -> None:
         self.queue = queue
-        self.pool = pool
         self.plans = tuple(plans)
-        self._slots = {plan.name: _Slots(min(plan.concurrency, pool.size)) for plan in plans}
-        self.limit = min(pool.size, sum(slots.limit for slots in self._slots.values()))
+        self.pool = slots[plans[0].name].pool
+        self._slots = slots  # of all tasks of the worker
+        self.limit = min(self.pool.size, sum(slots[plan.name].limit for plan in plans))
         self.credit = self.limit + CREDIT_BEYOND_SLOTS
         self.rated = any(gate.paces for plan in plans for gate in plan.gates)
         self.not_before = 0.0
@@ -58,17 +47,11 @@ class Lane:
         self._back = 0
         self._settled = 0
         self._lock = Lock()
-        # One task that may fill the whole pool needs no counting: the pool's own mailbox is its backlog.
-        self._direct = len(plans) == 1 and self.limit >= pool.size
 
     def adopts(self, plan: TaskPlan) -> bool:
         """Return whether a task can run here: its own lane, or a message left here before its queue changed."""
-        if plan.name in self._slots:
-            return True
-        with self._lock:
-            if plan.name not in self._slots and plan.pool.name == self.plans[0].pool.name:
-                self._slots[plan.name] = _Slots(min(plan.concurrency, self.pool.size))
-            return plan.name in self._slots
+        slots = self._slots.get(plan.name)
+        return slots is not None and slots.pool is self.pool
 
     def room(self) -> int:
         """Return how many messages may be fetched now; 0 while enough are here, so that fetches come in batches."""
@@ -91,36 +74,18 @@ class Lane:
             self._taken += count
 
     def start(self, runs: Sequence[Run]) -> Sequence[Run]:
-        """Return those of ``runs`` that go to the pool now; the others wait here for a slot of their task."""
-        if self._direct:
-            return runs
-        with self._lock:
-            for run in runs:
-                self._slots[run.task.name].backlog.append(run)
-            return self._ready()
+        """Return those of ``runs``, all of one task, that go to the pool now; the others wait for a slot."""
+        return self._slots[runs[0].task.name].start(runs)
 
-    def back(self, runs: Iterable[Run], seconds: float, count: int) -> Sequence[Run]:
+    def back(self, runs: Sequence[Run], seconds: float, count: int) -> Sequence[Run]:
         """Count reported runs (``count`` took ``seconds`` in all); return what goes to the pool in their place."""
         with self._lock:
             if count:
                 self._measure(seconds / count)
-            for run in runs:
-                self._back += 1
-                slots = None if self._direct else self._slots.get(run.task.name)
-                if slots is not None and run.handed_over:
-                    slots.in_pool -= 1
-            return () if self._direct else self._ready()
-
-    def _ready(self) -> list[Run]:
+            self._back += len(runs)
         ready: list[Run] = []
-        for slots in self._slots.values():
-            while slots.backlog and slots.in_pool < slots.limit:
-                run = slots.backlog.popleft()
-                if run.claimed:  # taken back while it waited here
-                    continue
-                run.handed_over = True
-                slots.in_pool += 1
-                ready.append(run)
+        for name, left in Counter([run.task.name for run in runs if run.handed_over]).items():
+            ready += self._slots[name].back(left)
         return ready
 
     def _measure(self, seconds: float) -> None:

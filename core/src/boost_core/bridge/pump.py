@@ -88,14 +88,18 @@ class Pump:
         deadline = time.monotonic() + timeout
         if self._threads:
             self.fetcher.dry.wait(max(1.0, timeout))
-        for run in self.held_runs():
-            if run.claim():
-                self.report(run, RELEASED)
+        self.release(self.held_runs())
         while self.held and time.monotonic() < deadline:
             self.idle.clear()
             if self.held:
                 self.idle.wait(min(0.05, max(0.0, deadline - time.monotonic())))
         return not self.held
+
+    def release(self, runs: Sequence[Run]) -> None:
+        """Give those of ``runs`` back to the broker that haven't started, uncounted. Any thread."""
+        for run in runs:
+            if run.claim():
+                self.report(run, RELEASED)
 
     def hand_back(self) -> int:
         """Give back what still runs, uncounted; its late outcomes are refused. Return how many."""

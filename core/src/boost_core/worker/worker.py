@@ -17,6 +17,7 @@ from boost_core.app.publish import queue_facts
 from boost_core.app.services import queue_specs
 from boost_core.bridge.lane import Lane
 from boost_core.bridge.pump import Pump
+from boost_core.bridge.slots import Slots
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.pool import Pool
 from boost_core.errors import BadOption
@@ -70,6 +71,7 @@ class Worker:
         self._overrides = {} if pool is None else {"pool": pool}
         self._cap: int | None = _checked(CoreOptions, "concurrency", concurrency)
         self._pools: dict[str, Pool] = {}
+        self._slots: dict[str, Slots] = {}  # by task
         self._pumps: dict[Any, Pump] = {}
         self._retiring: dict[Pump, Thread] = {}
         self._past: Counter[str] = Counter()  # what retired pumps have counted
@@ -169,7 +171,16 @@ class Worker:
             if pool is None:
                 pool = self._pools[plan.pool.name] = self.app.registry.load(plan.pool)(plan.pool_options, size)
                 pool.open(dispatch, _report)
-            pool.size = size
+            self._resize(pool, size)
+            if plan.name not in self._slots:
+                self._slots[plan.name] = Slots(pool, min(plan.concurrency, size))
+
+    def _resize(self, pool: Pool, size: int) -> None:
+        """Let a pool grow; first, what its mailbox holds of a task that filled it alone goes back to the broker."""
+        shared = {name for name, slots in self._slots.items() if slots.pool is pool and slots.share(size)}
+        for pump in self._all_pumps:
+            pump.release([run for run in pump.held_runs() if run.handed_over and run.task.name in shared])
+        pool.size = size
 
     def _pump(self, plans: Sequence[TaskPlan]) -> Pump:
         app, first = self.app, plans[0]
@@ -178,7 +189,7 @@ class Worker:
         for plan in plans:
             by_queue[plan.queue].append(plan)
         limits = first.broker.limits
-        lanes = [Lane(queue, its, self._pools[its[0].pool.name], limits.max_batch) for queue, its in by_queue.items()]
+        lanes = [Lane(queue, its, self._slots, limits.max_batch) for queue, its in by_queue.items()]
         queues = [spec for queue, its in by_queue.items() for spec in queue_specs(queue, **_facts(its))]
         return Pump(broker, lanes, self._plans, queues, app.services.codec, app.clock)
 
@@ -297,7 +308,7 @@ class Worker:
             thread.join(timeout)
         for pool in self._pools.values():
             pool.close(POOL_SECONDS)
-        self._pools = {}
+        self._pools, self._slots = {}, {}
 
     # --- with --------------------------------------------------------------------------------------
 
