@@ -195,7 +195,7 @@ def test_what_only_promises_to_run_is_no_success(
     assert (letter.reason, letter.attempt) == ("failed", 1)
     assert letter.error == (
         f"BadOption: task 'job' returned {what}: what is in it didn't run.\n"
-        "  Have the function and each decorator around it run to their end: await the coroutine, loop over the items."
+        "  Have the function and each decorator around it run to their end: await the coroutine, loop over items."
     )
 
 

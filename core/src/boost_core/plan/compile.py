@@ -235,7 +235,7 @@ def _returned(run: Run, value: Any) -> Outcome:
     return Failed(
         BadOption(
             f"task {run.message.task!r} returned {kind}: what is in it didn't run.",
-            "Have the function and each decorator around it run to their end: await the coroutine, loop over the items.",
+            "Have the function and each decorator around it run to their end: await the coroutine, loop over items.",
         ),
         final=True,
     )
