@@ -34,8 +34,10 @@ MICROSECONDS: Final = 1_000_000
 LOOK_SECONDS: Final = 0.5
 """A waiter looks by itself this often, in case that a writer died between its commit and its ring."""
 
-_CLEAN_EVERY: Final = 64
-_CLEAN_CHUNK: Final = 500
+_CLEANED: Final = 2
+"""So many expired rows go for each that a put writes: more than come, so that none pile up."""
+
+_CLEAN: Final = "DELETE FROM kv WHERE key IN (SELECT key FROM kv WHERE expires <= ? ORDER BY expires LIMIT ?)"
 _KEYS_AT_ONCE: Final = 500
 _CLOSE_SECONDS: Final = 1.0
 
@@ -62,7 +64,6 @@ class SqliteStore(Store):
         self._seat: Seat | None = None
         self._waiting = Lock()
         self._open = self._woken = False
-        self._puts = itertools.count(1)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -118,18 +119,15 @@ class SqliteStore(Store):
                 " ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires",
                 [(key, value, expires) for key, value in items.items()],
             )
-            if next(self._puts) % _CLEAN_EVERY == 0:
-                _clean(connection, now)
+            connection.execute(_CLEAN, (now, _CLEANED * len(items)))
         self._bell.ring()
 
     def delete(self, keys: Sequence[str]) -> int:
         """Remove keys; return how many existed, expired ones not counted."""
         self._check_open()
-        now = self._now()
         with self._file.write() as connection:
             existed = len(self._read(connection, keys))
             connection.executemany("DELETE FROM kv WHERE key = ?", [(key,) for key in keys])
-            _clean(connection, now)
         return existed
 
     # --- waiting ---------------------------------------------------------------------------------
@@ -198,11 +196,3 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
         some = keys[start : start + _KEYS_AT_ONCE]
         size = 1 << math.ceil(math.log2(len(some)))
         yield (*some, *itertools.repeat(some[0], size - len(some)))
-
-
-def _clean(connection: sqlite3.Connection, now: int) -> None:
-    """Delete some of what expired."""
-    connection.execute(
-        "DELETE FROM kv WHERE key IN (SELECT key FROM kv WHERE expires <= ? ORDER BY expires LIMIT ?)",
-        (now, _CLEAN_CHUNK),
-    )
