@@ -46,6 +46,57 @@ def test_a_script_pushes_consumes_and_leaves_with_a_drain(project: Project, numb
     assert "Traceback" not in project.log(script)
 
 
+LATE_WORK = (
+    NOTING
+    + """
+import asyncio, concurrent.futures, sys, threading
+through = threading.Event()
+
+def wait_for_the_end_of_main():
+    through.wait()
+    main = threading.main_thread().ident
+    while sys._current_frames()[main].f_code.co_filename != threading.__file__:
+        time.sleep(0.01)
+
+@boost("executor", retries=0)
+def executor():
+    wait_for_the_end_of_main()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        note(f"executor {sum(pool.map(abs, [-1, -2]))}")
+
+@boost("processes", retries=0)
+def processes():
+    wait_for_the_end_of_main()
+    import multiprocessing
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        note(f"processes {sum(pool.map(abs, [-1, -2]))}")
+
+@boost("loop", retries=0)
+async def loop():
+    wait_for_the_end_of_main()
+    note(f"to_thread {await asyncio.to_thread(abs, -3)}")
+    note(f"getaddrinfo {len(await asyncio.get_running_loop().getaddrinfo('127.0.0.1', 80, proto=6))}")
+
+if __name__ == "__main__":
+    for task in (executor, processes, loop):
+        task.push()
+        task.consume()
+    through.set()
+"""
+)
+
+
+def test_jobs_use_executors_after_the_main_code_has_ended(project: Project) -> None:
+    """Nothing that Python takes away at its end is taken from jobs that outlive the main code."""
+    script = project.start(project.write("script.py", LATE_WORK))
+    eventually(lambda: len(project.notes()) == 4 or "dead letter" in project.log(script))
+
+    script.send_signal(signal.SIGTERM)
+
+    assert script.wait(20) == -signal.SIGTERM, project.log(script)
+    assert sorted(project.notes()) == ["executor 3", "getaddrinfo 1", "processes 3", "to_thread 3"]
+
+
 def test_ctrl_c_in_a_scripts_own_code_drains_too(project: Project) -> None:
     """The script's own code sees its KeyboardInterrupt, and the running job still ends."""
     text = (

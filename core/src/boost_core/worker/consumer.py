@@ -25,7 +25,7 @@ _SECOND, _THIRD = 2, 3
 
 
 class Consumer:
-    """Keeps a script's process alive by a thread that isn't a daemon, until Ctrl-C or SIGTERM; then drains.
+    """Keeps a script's process alive once its main code has ended, until Ctrl-C or SIGTERM; then drains.
 
     The handlers add to what was there and never replace it: the script's own code still sees its
     KeyboardInterrupt, and a process that is told to terminate still ends by that signal, after the drain. A second
@@ -66,7 +66,6 @@ class Consumer:
         except BaseException:
             signals.close()
             raise
-        # Both are started now: not every Python starts threads once the main thread has ended.
         threading.Thread(target=self._hear, args=(signals,), name="boost-signals", daemon=True).start()
         serving = threading.Thread(target=self._serve, args=(signals,), name="boost-consume", daemon=False)
         serving.start()
@@ -74,8 +73,9 @@ class Consumer:
         return signals
 
     def _outlive_main(self, serving: threading.Thread) -> None:
-        self._main_is_over = True
-        serving.join()
+        if self._pid == os.getpid():  # a forked child ends when its own code does
+            self._main_is_over = True
+            serving.join()
 
     def _serve(self, signals: Signals) -> None:
         self._asked.wait()
@@ -120,8 +120,5 @@ class Consumer:
         elif signals.force >= _THIRD:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif number == signal.SIGINT and callable(before) and self._main_lives():
+        elif number == signal.SIGINT and callable(before) and not self._main_is_over:
             before(number, frame)
-
-    def _main_lives(self) -> bool:
-        return threading.main_thread().is_alive() and not self._main_is_over

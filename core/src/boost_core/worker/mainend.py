@@ -1,8 +1,9 @@
-"""Keeps the main thread from ending, where Python starts no thread any more once it has."""
+"""Keeps the main thread from ending: once it has, Python takes no new work into executors, and starts no threads."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, Final
@@ -12,13 +13,25 @@ _TOOL_IDS: Final = (3, 4)  # those that Python reserves for nobody
 
 
 def wait_at_end(wait: Callable[[], object]) -> None:
-    """Have ``wait()`` called when the main code returns, on Python 3.12.0 to 3.12.2 (gh-113964); else do nothing.
+    """Have ``wait()`` called once the main code has ended, before Python begins to end anything. Main thread only.
 
-    These refuse to start a thread from that moment on, while all others let what is left behind go on as before. Main
-    code that ends by an exception isn't waited for. Main thread only.
+    Python's own end begins by telling executors, so that a thread that isn't a daemon lives on without
+    ``ThreadPoolExecutor``, ``asyncio.to_thread`` and ``getaddrinfo``; no public hook comes earlier. Where even
+    that is too late for threads (gh-113964), ``wait()`` is called as the main code returns, too.
     """
-    if not (3, 12) <= sys.version_info < (3, 12, 3) or sys.flags.interactive or hasattr(sys, "ps1"):
-        return
+    end = threading._shutdown  # type: ignore[attr-defined]
+
+    def shutdown() -> None:
+        wait()
+        end()
+
+    threading._shutdown = shutdown  # type: ignore[attr-defined]
+    if (3, 12) <= sys.version_info < (3, 12, 3) and not (sys.flags.interactive or hasattr(sys, "ps1")):
+        _wait_at_return(wait)
+
+
+def _wait_at_return(wait: Callable[[], object]) -> None:
+    """Have ``wait()`` called when the main code returns, which isn't when it raises."""
     monitoring: Any = sys.monitoring  # type: ignore[attr-defined, unused-ignore]
     tool = next((tool for tool in _TOOL_IDS if monitoring.get_tool(tool) in (None, _TOOL)), None)
     if tool is None:
