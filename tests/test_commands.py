@@ -122,6 +122,24 @@ def test_dead_letters_are_listed_and_shown(project: Project) -> None:
     assert "no dead letter has an id that starts with 'nothing-like-it'" in missing.stderr
 
 
+def test_a_namespace_goes_before_the_queues_that_commands_name(project: Project) -> None:
+    """A queue is found by the project's word for it, and by the name that the lists show."""
+    project.write("pyproject.toml", "[tool.boost]\nnamespace = 'prod'\n")
+    path = project.write(
+        "mail.py", "from boost_core import boost\n@boost('mail', retries=0)\ndef mail():\n    raise ValueError\n"
+    )
+    job_id = project.boost("call", path, "mail").stdout.strip()
+    project.boost("worker", path, "--burst")
+    project.boost("call", path, "mail")
+
+    for name in ("mail", "prod.mail"):
+        shown = json.loads(project.boost("queue", "show", name, "-o", "json").stdout)
+        assert (shown["queue"], shown["ready"], shown["dead"]) == ("prod.mail", 1, 1)
+        assert project.boost("dead", "list", name, "-o", "name").stdout == f"{job_id}\n"
+        assert "ValueError" in project.boost("dead", "show", job_id, "--queue", name).stdout
+    assert project.boost("queue", "list", "-o", "name").stdout == "prod.mail\n"
+
+
 def test_explain_shows_the_whole_chain(project: Project) -> None:
     """Boost explain names broker, pool, each option's origin, and each control with its package."""
     path = project.write("tasks.py", HELLO)

@@ -111,6 +111,11 @@ class Settings:
         """Return a setting."""
         return self._values[name]
 
+    @property
+    def prefix(self) -> str:
+        """What stands before the name of each queue at the broker: the namespace and a dot, if there is one."""
+        return f"{self.get('namespace')}." if self.get("namespace") else ""
+
     def origin(self, name: str) -> str:
         """Return where a setting comes from; "default" where nobody set it."""
         return self._origins.get(name, "default")

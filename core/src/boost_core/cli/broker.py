@@ -14,18 +14,28 @@ if TYPE_CHECKING:
     from boost_core.contracts.broker import SyncBroker
 
 
-def opened_broker(chosen: str | None) -> SyncBroker:
-    """Return the broker that was chosen on the command line, else the one of the settings, opened."""
+def project(chosen: str | None) -> App:
+    """Return an app with the project's settings; its broker is the one chosen on the command line, if any."""
     given: dict[str, Any] = {"broker": chosen} if chosen else {}
-    app = App("command", **given)
+    return App("command", **given)
+
+
+def opened_broker(app: App) -> SyncBroker:
+    """Return the broker of an app's settings, opened."""
     spec, url = app.registry.find("broker", app.settings.get("broker"))
     return app.services.broker(spec, app.settings.plugin_options(spec, url_option(spec, url)))
+
+
+def queue_name(app: App, given: str) -> str:
+    """Return a queue's name at the broker; ``given`` is the project's word for it, or what lists show."""
+    prefix = app.settings.prefix
+    return given if given.startswith(prefix) else f"{prefix}{given}"
 
 
 def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[SyncBroker, str]]:
     """Yield the broker and name of each work queue: of the targets' tasks, else all that the broker knows."""
     if not targets:
-        broker = opened_broker(chosen)
+        broker = opened_broker(project(chosen))
         yield from ((broker, name) for name in _work_queues(broker.queues()))
         return
     app = load_app(targets, chosen)

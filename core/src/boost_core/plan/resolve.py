@@ -73,7 +73,7 @@ class Resolver:
         codec = self._codec(codec_name)
         plan = TaskPlan(
             name=declared.name,
-            queue=self._physical(declared.queue),
+            queue=f"{self._settings.prefix}{declared.queue}",
             function=declared.function,
             is_async=declared.is_async,
             origin=declared.origin,
@@ -102,7 +102,7 @@ class Resolver:
         """Raise ``UnsupportedCapability`` or ``StoreNotFound`` where a task's values, or a message's, ask too much."""
         values = {**plan.values, **own} if own else plan.values
         self._check_capabilities(plan, values)
-        if any(layer.control.needs_store(values) for layer in plan.layers):
+        if plan.needs_store(values):
             self._check_store(store_of(self._settings, plan.broker))
 
     def _check_store(self, chosen: Any) -> None:
@@ -157,10 +157,6 @@ class Resolver:
     def _unsupported(self, plan: TaskPlan, capability: Capability, asks: str) -> UnsupportedCapability:
         providers = self._registry.with_capability(capability)
         return UnsupportedCapability(f"task {plan.name!r}", asks, plan.broker.name, capability.value, providers)
-
-    def _physical(self, queue: str) -> str:
-        namespace = self._settings.get("namespace")
-        return f"{namespace}.{queue}" if namespace else queue
 
     def _values(
         self, declared: Declared, overrides: Mapping[str, Any], owners: Mapping[str, tuple[Any, str]]

@@ -10,7 +10,7 @@ import click
 
 from boost_core.app.app import App
 from boost_core.bridge.envelope import Opener, open_dead
-from boost_core.cli.broker import opened_broker
+from boost_core.cli.broker import opened_broker, project, queue_name
 from boost_core.cli.output import output_option, show_facts, show_rows
 from boost_core.contracts.codec import Codec
 from boost_core.errors import DecodeError
@@ -36,8 +36,8 @@ def dead() -> None:
 )
 @output_option
 def list_dead(queue: str | None, broker: str | None, limit: int, output: str) -> None:
-    """List dead letters of QUEUE, or of all queues that the broker knows."""
-    rows = [_row(letter) for letter in _letters(opened_broker(broker), queue, limit)]
+    """List dead letters of QUEUE (with its namespace or without), or of all queues that the broker knows."""
+    rows = [_row(letter) for letter in _letters(project(broker), queue, limit)]
     show_rows(rows, ("id", "queue", "task", "reason", "attempt", "died", "error"), output, "no dead letters")
 
 
@@ -48,19 +48,24 @@ def list_dead(queue: str | None, broker: str | None, limit: int, output: str) ->
 @output_option
 def show_dead(job_id: str, queue: str | None, broker: str | None, output: str) -> None:
     """Show one dead letter whole: its attempts, traceback and original arguments. An id may be shortened."""
-    found = [letter for letter in _letters(opened_broker(broker), queue, _SEARCHED) if letter.id.startswith(job_id)]
+    found = [letter for letter in _letters(project(broker), queue, _SEARCHED) if letter.id.startswith(job_id)]
     if not found:
         raise click.ClickException(f"no dead letter has an id that starts with {job_id!r}")
     for letter in found:
         show_facts(_facts(letter), output)
 
 
-def _letters(broker: SyncBroker, queue: str | None, limit: int) -> Iterator[DeadLetter]:
-    names = [f"{queue}{DEAD_SUFFIX}"] if queue else [name for name in broker.queues() if name.endswith(DEAD_SUFFIX)]
-    codec_of = App("command").services.codec
-    for name in names:
+def _letters(app: App, queue: str | None, limit: int) -> Iterator[DeadLetter]:
+    broker = opened_broker(app)
+    for name in _dead_queues(app, broker, queue):
         for frame in broker.peek(name, limit):
-            yield _letter(frame.id, name, frame.body, codec_of)
+            yield _letter(frame.id, name, frame.body, app.services.codec)
+
+
+def _dead_queues(app: App, broker: SyncBroker, queue: str | None) -> list[str]:
+    if queue:
+        return [f"{queue_name(app, queue)}{DEAD_SUFFIX}"]
+    return [name for name in broker.queues() if name.endswith(DEAD_SUFFIX)]
 
 
 def _letter(frame_id: str, name: str, body: bytes | memoryview, codec_of: Callable[[str], Codec]) -> DeadLetter:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from boost_core.cli.broker import opened_broker, queue_names
+from boost_core.cli.broker import opened_broker, project, queue_name, queue_names
 from boost_core.cli.output import output_option, show_facts, show_rows
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ def list_queues(targets: tuple[str, ...], broker: str | None, output: str) -> No
 @click.option("--broker", help="Broker: a name or a URL; the project's own unless given.")
 @output_option
 def show_queue(name: str, broker: str | None, output: str) -> None:
-    """Show one queue and where it lives."""
-    opened = opened_broker(broker)
-    show_facts({**_row(opened, name), "broker": opened.spec.name, "where": opened.where()}, output)
+    """Show one queue and where it lives. NAME is as the project writes it, or as lists show it with its namespace."""
+    app = project(broker)
+    opened = opened_broker(app)
+    show_facts({**_row(opened, queue_name(app, name)), "broker": opened.spec.name, "where": opened.where()}, output)
 
 
 def _row(broker: SyncBroker, name: str) -> dict[str, Any]:
