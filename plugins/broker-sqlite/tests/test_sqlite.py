@@ -41,10 +41,11 @@ class HandClock:
 
     def __init__(self):
         self.now = 1_800_000_000.0
+        self.wrong = 0.0
 
     def time(self):
-        """Return the moved time."""
-        return self.now
+        """Return the moved time, by a date that may be wrong."""
+        return self.now + self.wrong
 
     def monotonic(self):
         """Return the moved time."""
@@ -549,6 +550,28 @@ class TestLeases:
             other._next_sweep = 0
             assert fetch(other) == []
         assert subscription.ack(held) == []
+        other.close()
+
+    def test_a_date_set_forward_takes_nothing_away(self, broker, subscription, clock):
+        """However far the machine's date is set, whose lease was renewed in time keeps what it holds."""
+        push(broker, 1)
+        held = fetch(subscription)
+        clock.wrong = 3600
+        other = subscribe(broker, "q")
+
+        assert fetch(other) == []
+        assert subscription.ack(held) == []
+        other.close()
+
+    def test_a_date_set_back_delays_no_take_over(self, broker, subscription, clock):
+        """A worker that doesn't extend loses what it holds after its lease, whatever the machine's date is meanwhile."""
+        push(broker, 1)
+        fetch(subscription)
+        clock.wrong = -3600
+        clock.now += 11
+        other = subscribe(broker, "q")
+
+        assert bodies(fetch(other)) == ["1"]
         other.close()
 
     def test_extend_tells_what_is_lost(self, broker, subscription, clock):

@@ -34,8 +34,10 @@ MIGRATIONS: Final = (
     CREATE INDEX ready_expires ON ready (expires) WHERE expires IS NOT NULL;
     CREATE INDEX delayed_expires ON delayed (expires) WHERE expires IS NOT NULL;
     """,
+    "ALTER TABLE worker RENAME COLUMN alive_until TO lease_ends",
 )
-"""A script a schema version; times are integer microseconds since the epoch."""
+"""A script a schema version; times are integer microseconds: of the machine's monotonic clock in ``lease_ends``, which
+no change of its date moves, and else since the epoch."""
 
 MICROSECONDS: Final = 1_000_000
 

@@ -80,7 +80,7 @@ class SqliteSubscription(SyncSubscription):
         except OSError as error:
             raise BrokerUnavailable(home.name, f"no seat to wait at: {error}") from error
         try:
-            self._worker = Worker.enlist(home.file, home.workers, self._alive_until())
+            self._worker = Worker.enlist(home.file, home.workers, self._lease_ends())
         except BaseException:
             self._seat.close()
             raise
@@ -227,7 +227,7 @@ class SqliteSubscription(SyncSubscription):
         """Renew the worker's lease, which is one small write however much is held."""
         worker = self._worker
         with self._home.file.write() as connection:
-            alive = worker.renew(connection, self._alive_until())
+            alive = worker.renew(connection, self._lease_ends())
         if not alive:
             gone = self._begin_anew(worker)
             asked = set(map(id, deliveries))
@@ -240,7 +240,7 @@ class SqliteSubscription(SyncSubscription):
             if self._worker is not worker or self.closed:
                 return []
             log.warning("worker %d was taken for dead by others; it goes on under a new number", worker.id)
-            self._worker = Worker.enlist(self._home.file, self._home.workers, self._alive_until())
+            self._worker = Worker.enlist(self._home.file, self._home.workers, self._lease_ends())
             worker.drop_lock()
             gone = [delivery for delivery in list(self._held.values()) if delivery.receipt[1] == worker.id]
             for delivery in gone:
@@ -257,11 +257,11 @@ class SqliteSubscription(SyncSubscription):
         home = self._home
         interval = min(SWEEP_SECONDS, home.lease / 4)
         self._next_sweep = time.monotonic() + interval * random.uniform(0.8, 1.2)
-        if sweep(home.file, home.workers, self._worker.id, int(home.clock.time() * MICROSECONDS)):
+        if sweep(home.file, home.workers, self._worker.id, int(home.clock.monotonic() * MICROSECONDS)):
             home.bell.ring()
 
-    def _alive_until(self) -> int:
-        return int((self._home.clock.time() + self._home.lease) * MICROSECONDS)
+    def _lease_ends(self) -> int:
+        return int((self._home.clock.monotonic() + self._home.lease) * MICROSECONDS)
 
     # --- the end -----------------------------------------------------------------------------------
 

@@ -26,12 +26,12 @@ class Worker:
     _lock: int
 
     @classmethod
-    def enlist(cls, file: SqliteFile, folder: Path, alive_until: int) -> Worker:
+    def enlist(cls, file: SqliteFile, folder: Path, lease_ends: int) -> Worker:
         """Return a new worker. Whoever sees its row finds its lock held: both come under the file's lock."""
         held: int | None = None
         try:
             with file.write() as connection:
-                number = _insert(connection, alive_until)
+                number = _insert(connection, lease_ends)
                 path = folder / f"{number}.lock"
                 held = try_flock(path)
                 if held is None:
@@ -47,10 +47,10 @@ class Worker:
         """Return whether nobody has taken this worker's messages away."""
         return connection.execute("SELECT 1 FROM worker WHERE id = ?", (self.id,)).fetchone() is not None
 
-    def renew(self, connection: sqlite3.Connection, alive_until: int) -> bool:
+    def renew(self, connection: sqlite3.Connection, lease_ends: int) -> bool:
         """Move the lease; return False if the worker was declared dead before."""
-        update = "UPDATE worker SET alive_until = ? WHERE id = ?"
-        return connection.execute(update, (alive_until, self.id)).rowcount == 1
+        update = "UPDATE worker SET lease_ends = ? WHERE id = ?"
+        return connection.execute(update, (lease_ends, self.id)).rowcount == 1
 
     def leave(self, connection: sqlite3.Connection) -> int:
         """Give all messages back, uncounted, and remove the row; return how many messages."""
@@ -70,19 +70,20 @@ class Worker:
             os.close(descriptor)
 
 
-def _insert(connection: sqlite3.Connection, alive_until: int) -> int:
-    insert = "INSERT INTO worker (name, pid, alive_until) VALUES (?, ?, ?) RETURNING id"
-    return int(connection.execute(insert, (os.uname().nodename, os.getpid(), alive_until)).fetchone()[0])
+def _insert(connection: sqlite3.Connection, lease_ends: int) -> int:
+    insert = "INSERT INTO worker (name, pid, lease_ends) VALUES (?, ?, ?) RETURNING id"
+    return int(connection.execute(insert, (os.uname().nodename, os.getpid(), lease_ends)).fetchone()[0])
 
 
 def sweep(file: SqliteFile, folder: Path, me: int, now: int) -> int:
     """Give the messages of dead workers back, each counted as a death; return how many.
 
-    Dead is whose lock is free, or whose lease ended before ``now`` (µs): a stopped process, or one
-    whose lock lives on in a child that was forked behind Python's back.
+    Dead is whose lock is free, or whose lease ended before ``now`` (monotonic µs): a stopped process, or one
+    whose lock lives on in a child that was forked behind Python's back. Where the machine was started anew
+    since, its clock says nothing of old leases, but all old locks are free.
     """
     with file.read() as connection:
-        others = connection.execute("SELECT id, alive_until FROM worker WHERE id <> ?", (me,)).fetchall()
+        others = connection.execute("SELECT id, lease_ends FROM worker WHERE id <> ?", (me,)).fetchall()
     dead = [number for number, until in others if until < now or _lock_is_free(folder / f"{number}.lock")]
     if not dead:
         return 0
@@ -98,7 +99,7 @@ def sweep(file: SqliteFile, folder: Path, me: int, now: int) -> int:
 
 def _bury(connection: sqlite3.Connection, number: int, now: int, folder: Path) -> int | None:
     """Take a worker's messages if it still is dead; None if it renewed its lease, or left, meanwhile."""
-    row = connection.execute("SELECT alive_until FROM worker WHERE id = ?", (number,)).fetchone()
+    row = connection.execute("SELECT lease_ends FROM worker WHERE id = ?", (number,)).fetchone()
     if row is None or (row[0] >= now and not _lock_is_free(folder / f"{number}.lock")):
         return None
     connection.execute("DELETE FROM worker WHERE id = ?", (number,))
