@@ -122,6 +122,36 @@ def test_dead_letters_are_listed_and_shown(project: Project) -> None:
     assert "no dead letter has an id that starts with 'nothing-like-it'" in missing.stderr
 
 
+def test_a_dead_letter_is_found_however_many_lie_before_it(project: Project) -> None:
+    """A search that its limit ends says how far it went, and in which queues; it denies nothing beyond."""
+    project.python(
+        """
+        from boost_core import boost
+        from boost_core.types import Frame
+        @boost("bad")
+        def bad(): ...
+        bad.push()
+        letters = [Frame(f"letter-{number}", "bad.dead", b"") for number in range(10_002)]
+        for first in range(0, len(letters), 1000):
+            bad.broker.publish(letters[first : first + 1000], 10.0)
+        """
+    )
+
+    far = project.boost("dead", "show", "letter-10001")
+    near = project.boost("dead", "show", "letter-9999")
+    further = project.boost("dead", "show", "letter-10001", "--limit", "20000")
+    nowhere = project.boost("dead", "show", "nothing-like-it", "--limit", "20000")
+
+    assert far.returncode == 1
+    assert far.stderr == (
+        "Error: no dead letter has an id that starts with 'letter-10001' among the first 10,000 of bad.dead;"
+        " search further by --limit\n"
+    )
+    assert near.stdout.startswith("id         letter-9999\n")
+    assert further.stdout.startswith("id         letter-10001\n")
+    assert nowhere.stderr == "Error: no dead letter has an id that starts with 'nothing-like-it'\n"
+
+
 def test_a_namespace_goes_before_the_queues_that_commands_name(project: Project) -> None:
     """A queue is found by the project's word for it, and by the name that the lists show."""
     project.write("pyproject.toml", "[tool.boost]\nnamespace = 'prod'\n")

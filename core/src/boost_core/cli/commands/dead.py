@@ -19,8 +19,11 @@ from boost_core.types import MICROSECONDS, DeadLetter
 
 if TYPE_CHECKING:
     from boost_core.contracts.broker import SyncBroker
+    from boost_core.types import Frame
 
 _SEARCHED: Final = 10_000
+_FIRST_LOOK: Final = 1000
+"""A search looks at so many a queue first, and at ten times as many each time that it finds nothing."""
 
 
 @click.group()
@@ -45,14 +48,42 @@ def list_dead(queue: str | None, broker: str | None, limit: int, output: str) ->
 @click.argument("job_id")
 @click.option("--queue", help="Look only here.")
 @click.option("--broker", help="Broker: a name or a URL; the project's own unless given.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=_SEARCHED,
+    show_default=True,
+    help="Look at most at so many a queue.",
+)
 @output_option
-def show_dead(job_id: str, queue: str | None, broker: str | None, output: str) -> None:
+def show_dead(job_id: str, queue: str | None, broker: str | None, limit: int, output: str) -> None:
     """Show one dead letter whole: its attempts, traceback and original arguments. An id may be shortened."""
-    found = [letter for letter in _letters(project(broker), queue, _SEARCHED) if letter.id.startswith(job_id)]
+    app = project(broker)
+    opened, found, more = opened_broker(app), list[DeadLetter](), list[str]()
+    for name in _dead_queues(app, opened, queue):
+        frames, whole = _search(opened, name, job_id, limit)
+        found += [_letter(frame.id, name, frame.body, app.services.codec) for frame in frames]
+        more += [] if whole else [name]
     if not found:
-        raise click.ClickException(f"no dead letter has an id that starts with {job_id!r}")
+        among = f" among the first {limit:,} of {', '.join(more)}; search further by --limit" if more else ""
+        raise click.ClickException(f"no dead letter has an id that starts with {job_id!r}{among}")
     for letter in found:
         show_facts(_facts(letter), output)
+
+
+def _search(broker: SyncBroker, name: str, job_id: str, limit: int) -> tuple[list[Frame], bool]:
+    """Return the dead letters of a queue whose ids start so, and whether none is left that wasn't looked at.
+
+    Brokers show a queue from its front only: to look further is to look again.
+    """
+    size = min(_FIRST_LOOK, limit)
+    while True:
+        frames = broker.peek(name, size)
+        found, whole = [frame for frame in frames if frame.id.startswith(job_id)], len(frames) < size
+        if found or whole or size == limit:
+            return found, whole
+        size = min(10 * size, limit)
 
 
 def _letters(app: App, queue: str | None, limit: int) -> Iterator[DeadLetter]:
