@@ -86,7 +86,7 @@ def test_a_queue_is_shown_with_where_it_lives(project: Project) -> None:
 
     shown = json.loads(project.boost("queue", "show", "hello", "-o", "json").stdout)
     for_people = project.boost("queue", "show", "hello").stdout
-    names = project.boost("queue", "list", "-o", "name").stdout
+    names = [project.boost("queue", *words, "-o", "name").stdout for words in (["list"], ["show", "hello"])]
 
     assert shown == {
         "queue": "hello",
@@ -98,7 +98,7 @@ def test_a_queue_is_shown_with_where_it_lives(project: Project) -> None:
         "where": project.environ["BOOST_SQLITE_PATH"],
     }
     assert for_people.splitlines()[:3] == ["queue    hello", "ready    1", "delayed  1"]
-    assert names == "hello\n"
+    assert names == ["hello\n", "hello\n"]
 
 
 def test_dead_letters_are_listed_and_shown(project: Project) -> None:
@@ -123,7 +123,7 @@ def test_dead_letters_are_listed_and_shown(project: Project) -> None:
 
 
 def test_a_dead_letter_is_found_however_many_lie_before_it(project: Project) -> None:
-    """A search that its limit ends says how far it went, and in which queues; it denies nothing beyond."""
+    """A search that its limit ends says how far it went, and in which queues; several hits are one list."""
     project.python(
         """
         from boost_core import boost
@@ -139,6 +139,7 @@ def test_a_dead_letter_is_found_however_many_lie_before_it(project: Project) -> 
 
     far = project.boost("dead", "show", "letter-10001")
     near = project.boost("dead", "show", "letter-9999")
+    several = [project.boost("dead", "show", "letter-99", "-o", form).stdout for form in ("json", "name", "table")]
     further = project.boost("dead", "show", "letter-10001", "--limit", "20000")
     nowhere = project.boost("dead", "show", "nothing-like-it", "--limit", "20000")
 
@@ -148,6 +149,10 @@ def test_a_dead_letter_is_found_however_many_lie_before_it(project: Project) -> 
         " search further by --limit\n"
     )
     assert near.stdout.startswith("id         letter-9999\n")
+    some = [f"letter-{number}" for number in (99, *range(990, 1000))]
+    assert [letter["id"] for letter in json.loads(several[0])] == some
+    assert several[1].splitlines() == some
+    assert [part.splitlines()[0].split()[1] for part in several[2].split("\n\n")] == some
     assert further.stdout.startswith("id         letter-10001\n")
     assert nowhere.stderr == "Error: no dead letter has an id that starts with 'nothing-like-it'\n"
 

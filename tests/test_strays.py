@@ -66,7 +66,7 @@ def test_an_unreadable_message_is_shown_with_its_bytes(project: Project) -> None
     project.boost("worker", path, "--burst")
     (letter,) = json.loads(project.boost("dead", "list", "-o", "json").stdout)
 
-    shown = json.loads(project.boost("dead", "show", letter["id"], "-o", "json").stdout)
+    (shown,) = json.loads(project.boost("dead", "show", letter["id"], "-o", "json").stdout)
 
     error = "the body is no message of boost: it starts with b'\\x80\\x04K' instead of a codec's name"
     assert (shown["error"], shown["task"], shown["traceback"]) == (error, None, None)

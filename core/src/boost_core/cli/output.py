@@ -20,7 +20,7 @@ output_option = click.option(
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: str, empty: str) -> None:
     """Print rows in the chosen form; ``empty`` is said where there are none."""
     if output == "json":
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2, default=str))
+        _json(rows)
     elif output == "name":
         for row in rows:
             click.echo(row[columns[0]])
@@ -46,11 +46,28 @@ def _cell(value: Any) -> str:
 
 
 def show_facts(facts: Mapping[str, Any], output: str) -> None:
-    """Print one thing's facts, a line each."""
+    """Print one thing's facts: a line each, an object, or the first one only."""
     if output == "json":
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2, default=str))
+        _json(facts)
+    elif output == "name":
+        click.echo(next(iter(facts.values())))
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            text = _cell(value)
+            click.echo(f"{name:<{width}}  {text}" if "\n" not in text else f"{name}:\n{text}")
+
+
+def show_each(things: Sequence[Mapping[str, Any]], output: str) -> None:
+    """Print the facts of each thing, a blank line between two; as JSON one list."""
+    if output == "json":
+        _json(things)
         return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        text = _cell(value)
-        click.echo(f"{name:<{width}}  {text}" if "\n" not in text else f"{name}:\n{text}")
+    for place, facts in enumerate(things):
+        if place and output == "table":
+            click.echo()
+        show_facts(facts, output)
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))

@@ -11,7 +11,7 @@ import click
 from boost_core.app.app import App
 from boost_core.bridge.envelope import Opener, open_dead
 from boost_core.cli.broker import opened_broker, project, queue_name
-from boost_core.cli.output import output_option, show_facts, show_rows
+from boost_core.cli.output import output_option, show_each, show_rows
 from boost_core.contracts.codec import Codec
 from boost_core.errors import DecodeError
 from boost_core.names import DEAD_SUFFIX
@@ -68,8 +68,7 @@ def show_dead(job_id: str, queue: str | None, broker: str | None, limit: int, ou
     if not found:
         among = f" among the first {limit:,} of {', '.join(more)}; search further by --limit" if more else ""
         raise click.ClickException(f"no dead letter has an id that starts with {job_id!r}{among}")
-    for letter in found:
-        show_facts(_facts(letter), output)
+    show_each([_facts(letter) for letter in found], output)
 
 
 def _search(broker: SyncBroker, name: str, job_id: str, limit: int) -> tuple[list[Frame], bool]:
