@@ -662,6 +662,26 @@ class TestDeclare:
 
         assert broker.depth("q").ready == 1
 
+    def test_one_queue_too_many(self, broker, subscription):
+        """Where a file has all the queues that it can, another one is refused by name, before anything is stored."""
+        with broker._file.write() as connection:
+            connection.execute("INSERT INTO queue (id, name) VALUES (32766, 'many')")
+        broker.declare([QueueSpec(name="last")])
+
+        with pytest.raises(BrokerUnavailable) as undeclared:
+            broker.declare([QueueSpec(name="one more")])
+        with pytest.raises(PublishError, match="there is no room for 'one more'") as unpublished:
+            broker.publish([Frame("a", "q", b""), Frame("b", "one more", b"")], 5.0)
+        push(broker, "1", queue="last")
+
+        assert str(undeclared.value) == (
+            f"broker 'sqlite': {broker.path} has 32,767 queues already; there is no room for 'one more'\n"
+            "  Use fewer names, and arguments for what differs. A new file starts anew."
+        )
+        assert list(unpublished.value.failed) == [0, 1]
+        assert broker.depth("q") == Depth()
+        assert broker.depth("last").ready == 1
+
     def test_other_origin_is_refused(self, broker):
         """A queue with messages belongs to the file that declared it; the error shows both and the way out."""
         broker.declare([QueueSpec(name="run", origin="/a/one.py")])

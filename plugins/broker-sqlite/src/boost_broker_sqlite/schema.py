@@ -41,6 +41,9 @@ no change of its date moves, and else since the epoch."""
 
 MICROSECONDS: Final = 1_000_000
 
+MOST_QUEUES: Final = 32_767
+"""So many have ids that fit in a place, beside level and sequence."""
+
 LEVELS: Final = 256
 LEVEL_BITS: Final = 40
 QUEUE_BITS: Final = 48
