@@ -26,7 +26,7 @@ _EXITS: Final = {
     3: "A TARGET can't be used: not found, or its file doesn't import.",
     4: "The broker or the store can't be reached.",
     5: "Anything else that boost refuses, or a job that was waited for and ended without a value.",
-    75: "A worker stopped and handed unfinished jobs back after the drain time-out; other workers run them.",
+    75: "A worker stopped with jobs that hadn't ended by the drain time-out, or not been settled; they run again.",
     130: "Stopped by force: a second Ctrl-C to a worker, or Ctrl-C elsewhere.",
     131: "Stopped by force: SIGQUIT to a worker.",
 }

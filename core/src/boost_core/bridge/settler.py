@@ -253,9 +253,10 @@ class Settler:
             self.conclude(ended, wait)
 
     @property
-    def waiting(self) -> int:
-        """How many outcomes are put aside."""
-        return len(self._parked) + sum(len(entry[3]) for entry in self._aside)
+    def unsettled(self) -> int:
+        """How many runs ended whose outcomes wait to be settled; those that were given back are none."""
+        waiting: list[Any] = [*self._parked, *(end for entry in self._aside for end in entry[3])]
+        return sum(end.outcome is not RELEASED for end in waiting)
 
 
 def _ended(run: Run, outcome: Any) -> Ended:

@@ -77,6 +77,10 @@ class TaskPlan:
     overridden: bool = False
     chains: Mapping[str, Sequence[Layer]] = attrs.field(factory=dict)
 
+    def needs_store(self, values: Mapping[str, Any]) -> bool:
+        """Return whether these values, the task's or a message's, need the task's store."""
+        return any(layer.control.needs_store(values) for layer in self.layers)
+
     def read_own(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return a message's own options, typed as they were when it was pushed.
 

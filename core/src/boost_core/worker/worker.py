@@ -151,12 +151,19 @@ class Worker:
         self._grow_pools()
         for key, its in by_broker.items():
             pump = self._pump(its)
+            self._open_stores(its)
             pump.open()
             old = self._pumps.get(key)
             self._pumps[key] = pump
             pump.start()
             if old is not None:
                 self._retire(old)
+
+    def _open_stores(self, plans: Sequence[TaskPlan]) -> None:
+        """Open what jobs couldn't end without: one whose result can't be kept would run again and again."""
+        for plan in plans:
+            if plan.needs_store(plan.values):
+                self.app.services.store(plan)
 
     def _grow_pools(self) -> None:
         """One pool a kind, as large as its tasks together want, under the worker's cap."""
@@ -258,7 +265,8 @@ class Worker:
     def stop(self, timeout: float | None = None) -> int:
         """Drain, wait up to ``timeout`` seconds (None: ``drain_timeout``) for running jobs, then end all.
 
-        Jobs still running then are asked to end, and their messages go back, uncounted. Returns how many.
+        Jobs still running then are asked to end. Returns how many messages go back, uncounted: theirs, and those of
+        jobs that ended and couldn't be settled.
         """
         with self._lock:
             if not self._started:
@@ -268,12 +276,16 @@ class Worker:
             self.drain()
             handed_back = self._finish(self.drain_timeout if timeout is None else timeout)
             self._close_all(CANCEL_SECONDS)
+            unsettled = sum(pump.settler.unsettled for pump in self._all_pumps)
             self.app.registry.worker_stopped(self)
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items())) or "no jobs"
-        log.info(
-            "boost worker %s stopped: %s%s", self.name, counts, f", {handed_back} handed back" if handed_back else ""
-        )
-        return handed_back
+        self._say_goodbye(handed_back, unsettled)
+        return handed_back + unsettled
+
+    def _say_goodbye(self, handed_back: int, unsettled: int) -> None:
+        counts = [f"{count} {name}" for name, count in sorted(self.counts.items())]
+        left = [(handed_back, "handed back"), (unsettled, "ended but not settled, to run again")]
+        counts += [f"{count} {name}" for count, name in left if count]
+        log.info("boost worker %s stopped: %s", self.name, ", ".join(counts) or "no jobs")
 
     def hurry(self) -> None:
         """Cut a drain short: ask running jobs to end now. Any thread."""
