@@ -263,6 +263,43 @@ def test_an_unknown_key_of_the_project_or_the_app_is_refused(tmp_path: Path, mon
     assert str(caught.value) == "a task has no option 'retrys'. Did you mean 'retries'?"
 
 
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("brokers.sqlit", "there is no broker 'sqlit'. Did you mean 'sqlite'?"),
+        ("stores.memry", "there is no store 'memry'. Did you mean 'memory'?"),
+        (
+            "controls.zzz",
+            "there is no control 'zzz'.\n  Install the package that brings it, or take the table out.",
+        ),
+    ],
+)
+def test_a_table_of_a_plugin_that_nobody_knows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, text: str
+) -> None:
+    """A misspelt table would be read by nobody, and jobs go to the default place: an error at the first use."""
+    (tmp_path / "pyproject.toml").write_text(f"[tool.boost.{table}]\npath = 'mine.db'\n")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(BadOption) as caught:
+        App("test", broker="memory").boost("job")(lambda: None).push()
+
+    assert str(caught.value) == f"{tmp_path / 'pyproject.toml'} [tool.boost.{table}]: {text}"
+
+
+def test_tables_of_plugins_that_there_are_may_stand_unused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project has tables for what only some of its machines install or enable, and for specs that its code gives."""
+    tables = ("brokers.kafka", "brokers.rabbitmq_stream", "stores.memory", "brokers.acme-mq", "brokers.other-mq")
+    (tmp_path / "pyproject.toml").write_text("".join(f"[tool.boost.{table}]\nprefetch = 3\n" for table in tables))
+    monkeypatch.chdir(tmp_path)
+    app = App("test", broker=ACME, disable=["memory"])
+    other = attrs.evolve(ACME, name="other-mq")
+
+    tasks = [app.boost("one")(lambda: None), app.boost("two", broker=other)(lambda: None)]
+
+    assert [task.plan.broker_options.prefetch for task in tasks] == [3, 3]
+
+
 # --- secrets -----------------------------------------------------------------------------------------------------
 
 

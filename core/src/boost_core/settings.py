@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from boost_core.errors import BadName, BadOption
+from boost_core.errors.base import guess
 from boost_core.options import build_options, convert_option, duration, mask_url, option, option_names, shown_value
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -59,11 +60,23 @@ class Layer:
     origin: Callable[[str], str]
 
 
+@attrs.frozen
+class Table:
+    """A plugin's table in the project's file. ``where`` gives its place in words."""
+
+    kind: str
+    name: str
+    where: str
+    values: Mapping[str, Any]
+
+
 class Settings:
     """An app's settings, each with its origin, and the options of its plugins. Read once, by ``load``."""
 
-    def __init__(self, layers: list[Layer], plugins: dict[tuple[str, str], list[Layer]]) -> None:
-        self._plugins = plugins
+    def __init__(
+        self, layers: list[Layer], plugins: dict[tuple[str, str], list[Layer]], tables: Sequence[Table] = ()
+    ) -> None:
+        self._plugins, self._tables = plugins, tables
         self._values: dict[str, Any] = {}
         self._origins: dict[str, str] = {}
         self.task_defaults: dict[str, Any] = {}
@@ -85,13 +98,12 @@ class Settings:
         Raises ``BadOption`` for unusable values and files that don't parse, ``BadName`` for the namespace.
         """
         file, table = _project_table(start)
-        tables = {name: table.pop(name) for name in _PLUGIN_TABLES if name in table}
+        tables = [its for group in _PLUGIN_TABLES if group in table for its in _tables(group, table.pop(group), file)]
         code = Layer(dict(given), lambda name: f"App({name}=...)")
         plugins: dict[tuple[str, str], list[Layer]] = {}
-        for group, its in tables.items():
-            _add_tables(plugins, group, its, file)
+        _add_tables(plugins, tables)
         _add_environment(plugins, environ)
-        return cls([_project(file, table), _environment(environ), code], plugins)
+        return cls([_project(file, table), _environment(environ), code], plugins, tables)
 
     @classmethod
     def read(cls, name: str, start: Path | None, environ: Mapping[str, str]) -> Any:
@@ -99,6 +111,16 @@ class Settings:
         layers = [_project(*_project_table(start)), _environment(environ)]
         chosen = [Layer({name: layer.values[name]}, layer.origin) for layer in layers if name in layer.values]
         return cls(chosen, {}).get(name)
+
+    def check_tables(self, known: Mapping[str, Collection[str]]) -> None:
+        """Raise ``BadOption`` for a table of the project's file that no plugin reads; ``known`` are a kind's names."""
+        for table in self._tables:
+            names = known[table.kind]
+            if _environment_name(table.name) not in map(_environment_name, names):
+                close = guess(table.name, tuple(names))
+                fix = "\n  Install the package that brings it, or take the table out."
+                tail = f" Did you mean {close!r}?" if close else fix
+                raise BadOption(f"{table.where}: there is no {table.kind} {table.name!r}.{tail}")
 
     def override(self, given: Mapping[str, Any]) -> None:
         """Lay the command line's values over all others."""
@@ -192,13 +214,18 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise BadOption(f"{file} can't be read: {error}", "Mend the file, or work in another folder.") from error
 
 
-def _add_tables(plugins: dict[tuple[str, str], list[Layer]], group: str, tables: Any, file: Path | None) -> None:
-    for name, values in _table(tables, f"{file} [tool.boost.{group}]").items():
+def _tables(group: str, its: Any, file: Path | None) -> list[Table]:
+    found = []
+    for name, values in _table(its, f"{file} [tool.boost.{group}]").items():
         where = f"{file} [tool.boost.{group}.{name}]"
-        _table(values, where)
-        plugins.setdefault((_PLUGIN_TABLES[group], _environment_name(name)), []).append(
-            Layer(values, lambda _name, where=where: where)  # type: ignore[misc]
-        )
+        found.append(Table(_PLUGIN_TABLES[group], name, where, _table(values, where)))
+    return found
+
+
+def _add_tables(plugins: dict[tuple[str, str], list[Layer]], tables: Sequence[Table]) -> None:
+    for table in tables:
+        layer = Layer(table.values, lambda _name, where=table.where: where)  # type: ignore[misc]
+        plugins.setdefault((table.kind, _environment_name(table.name)), []).append(layer)
 
 
 # --- the environment ------------------------------------------------------------------------------------

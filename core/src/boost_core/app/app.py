@@ -21,6 +21,7 @@ from boost_core.app.publish import Publisher, not_stored
 from boost_core.app.services import Services
 from boost_core.app.task import Call, Task, batches
 from boost_core.app.waiter import ResultWaiters
+from boost_core.contracts.specs import Spec
 from boost_core.errors import BadOption, BoostError, BrokerUnavailable, PublishError, TaskConflict, TaskUnknown
 from boost_core.forks import on_fork
 from boost_core.names import check_name
@@ -140,9 +141,15 @@ class App:
     def registry(self) -> Registry:
         """The installed plugins."""
         registry = Registry(self.settings.get("disable"))
+        self.settings.check_tables(registry.known(self._given_specs()))
         registry.load_plugins()
         registry.configure(self.settings)
         return registry
+
+    def _given_specs(self) -> list[Spec]:
+        """Return the specs that stand in code instead of names: of the app, and of tasks."""
+        places = (self._given, self._overrides, *(task.declared.options for task in self.tasks.values()))
+        return [value for place in places for value in place.values() if isinstance(value, Spec)]
 
     @lazy
     def services(self) -> Services:

@@ -29,7 +29,7 @@ from boost_core.errors import (
 )
 from boost_core.registry import hints
 from boost_core.registry.hookspecs import Hooks
-from boost_core.registry.index import Entry, installed, normal
+from boost_core.registry.index import KINDS, Entry, installed, normal
 from boost_core.registry.loading import broken, load_factory, load_module, load_object, read_specs
 
 __all__ = ["PluginStatus", "Registry", "load_object", "unknown_option"]
@@ -133,6 +133,12 @@ class Registry:
     def installed(self, kind: str) -> list[str]:
         """Return the names of all plugins of a kind that aren't disabled, sorted."""
         return sorted({entry.name for entry in self._entries if entry.kind == kind and not self._is_disabled(entry)})
+
+    def known(self, beside: Iterable[Spec] = ()) -> dict[str, set[str]]:
+        """Return the names of each kind: installed, also if disabled, of this project, and those of ``beside``."""
+        pairs = [*((entry.kind, entry.name) for entry in self._entries), *hints.PLUGINS]
+        pairs += [(getattr(spec, "kind", ""), spec.name) for spec in beside]
+        return {kind: {name for its, name in pairs if its == kind} for kind in KINDS}
 
     def with_capability(self, capability: Capability) -> list[str]:
         """Return the names of installed brokers that can do something; broken ones are passed over."""
