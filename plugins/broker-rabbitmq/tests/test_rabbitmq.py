@@ -162,15 +162,39 @@ class TestPublishing:
         assert (error.unsure, "its queue was made just now" in error.problem) == ([0], True)
         assert broker.depth(queue).ready == 3
 
+    def test_a_queue_that_another_process_has_just_made(self, server, build, broker, queue, patience):
+        """It is as young to all who find it there."""
+        broker.declare([QueueSpec(name=queue)])
+        other = build(server.url)
+        other.declare([QueueSpec(name=queue)])
+
+        error = push_error(other, queue, 1, timeout=0.1)
+        push(other, queue, 2)
+        push(other, queue, 3, timeout=0.1)
+
+        assert (error.unsure, "its queue was made just now" in error.problem) == ([0], True)
+
+    def test_a_queue_that_others_made_long_ago(self, server, build, broker, queue, channel, patience):
+        """Who finds it there, and no note that one is young, doesn't wait."""
+        broker.declare([QueueSpec(name=queue)])
+        channel.queue_purge("~young")
+        other = build(server.url)
+        other.declare([QueueSpec(name=queue)])
+
+        push(other, queue, 1, timeout=patience / 2)
+
+        assert other.depth(queue).ready == 1
+
     def test_a_young_ladder(self, broker, queue, patience, channel):
         """It isn't used: a delayed message waits in its work queue, and in the worker that gets it, until it is due."""
-        declare(channel, queue, x_queue_type="quorum")  # not made by the broker, and so not young to it
+        declare(channel, queue, x_queue_type="quorum")
         subscription = subscribe(broker, queue)
+        push(broker, queue, "first")  # waits until the queue isn't young
         begun = broker.clock.time()
         push(broker, queue, "late", delay=1.2, timeout=0.5)
         push(broker, queue, "soon", timeout=0.5)
 
-        assert bodies(take(subscription, 2, queue)) == ["soon", "late"]
+        assert bodies(take(subscription, 3, queue)) == ["first", "soon", "late"]
         assert broker.clock.time() - begun >= 1.2
 
     def test_threads_publish_at_once(self, broker, queue, subscription):

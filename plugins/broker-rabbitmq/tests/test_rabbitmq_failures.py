@@ -379,6 +379,21 @@ class TestProcesses:
 
         assert sorted(map(int, bodies(found))) == list(range(16))
 
+    def test_the_server_is_killed_when_others_have_just_made_the_queues(self, server, build, queue, patience):
+        """What a process pushed that found them there isn't lost either."""
+        names = [f"{queue}-{number}" for number in range(25)]
+        build(server.url).declare([QueueSpec(name=name) for name in names])
+        other = build(server.url)
+        subscription = subscribe(other, *names)
+        for name in names:
+            push(other, name, name)
+
+        server.kill()
+        server.start()
+        self.reconnect(subscription)
+
+        assert sorted(bodies(take(subscription, 25, *names))) == sorted(names)
+
     def test_the_server_is_killed_under_load(self, server, build, queue, patience):
         """What was confirmed before and after comes, delayed ones too; workers go on by themselves as core has them do."""
         broker = build(server.url, timeout=5)

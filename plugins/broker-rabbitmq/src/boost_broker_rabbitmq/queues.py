@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
+from amqp.exceptions import AccessRefused, PreconditionFailed, ResourceLocked
 from boost_core.plugin import BrokerUnavailable, QueueKind, QueueSpec
 
+from boost_broker_rabbitmq import nursery
 from boost_broker_rabbitmq.connection import Channel
 from boost_broker_rabbitmq.diagnosis import NAME, forbidden, reason_of
 from boost_broker_rabbitmq.names import is_shortened, server_name, step_name
@@ -81,7 +83,8 @@ class Queues:
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
-        self._made: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        """Since when a quorum queue is there at the latest (monotonic), as far as this process can tell."""
 
     def declare(self, session: Session, spec: QueueSpec, until: float) -> None:
         """Make a queue exist as it should be. Raises ``BrokerUnavailable`` naming whatever is in the way."""
@@ -93,22 +96,25 @@ class Queues:
         self._make(session, name, name, step_arguments(queue, seconds), until)
 
     def _make(self, session: Session, queue: str, name: str, arguments: Arguments, until: float) -> None:
-        exists = False
+        quorum, exists = arguments["x-queue-type"] == "quorum", False
         try:
             exists = self.count(session, name, until) is not None
+            if quorum and not exists:
+                nursery.announce(session, SETTLED_SECONDS, until)
             found = _differences(session, name, arguments, until)
         except AccessRefused as error:
-            if exists:
-                return  # who may not make queues takes them as they are
-            raise forbidden(error, "configure") from error
+            if not exists:
+                raise forbidden(error, "configure") from error
+            found = {}  # who may not make queues takes them as they are
         except ResourceLocked as error:
             problem = f"queue {queue!r} exists and belongs to another connection alone (exclusive)"
             raise BrokerUnavailable(NAME, problem, "Give the task another queue.") from error
         except PreconditionFailed as error:
             problem = f"queue {queue!r} can't be made: {reason_of(error)}"
             raise BrokerUnavailable(NAME, problem, "See the server's policies and log.") from error
-        if not exists and arguments["x-queue-type"] == "quorum":
-            self._made[name] = time.monotonic()
+        if quorum and not (exists and name in self._since):
+            old = exists and nursery.is_empty(session, until)
+            self._since[name] = -math.inf if old else time.monotonic()
         if list(found) == [_LIMIT] and found[_LIMIT][1] is None:
             self._bear_no_limit(queue, name, session.connection.version)
         elif found:
@@ -126,29 +132,22 @@ class Queues:
             )
 
     def seconds_to_settle(self, names: Iterable[str]) -> float:
-        """Return how long until the server surely keeps all of these, by their names there, that were made here."""
-        made = max((self._made.get(name, -SETTLED_SECONDS) for name in names), default=-SETTLED_SECONDS)
-        return max(0.0, made + SETTLED_SECONDS - time.monotonic())
+        """Return how long until the server surely keeps all of these, by their names there, that were declared here."""
+        since = max((self._since.get(name, -math.inf) for name in names), default=-math.inf)
+        return max(0.0, since + SETTLED_SECONDS - time.monotonic())
 
     # --- what is there -----------------------------------------------------------------------------------
 
     def count(self, session: Session, name: str, until: float) -> int | None:
         """Return how many messages are ready in a queue, by its name on the server; None where there is no queue."""
-        return _asked(session, lambda channel: int(channel.queue_declare(name, passive=True).message_count), until)
+        return session.seek(lambda channel: int(channel.queue_declare(name, passive=True).message_count), until)
 
     def purge(self, session: Session, name: str, until: float) -> int:
         """Remove what is ready in a queue, by its name on the server; return how many."""
         try:
-            return _asked(session, lambda channel: int(channel.queue_purge(name)), until) or 0
+            return session.seek(lambda channel: int(channel.queue_purge(name)), until) or 0
         except AccessRefused as error:
             raise forbidden(error, "read") from error
-
-
-def _asked(session: Session, question: Callable[[Channel], int], until: float) -> int | None:
-    try:
-        return session.ask(question, until)
-    except NotFound:
-        return None
 
 
 def _differences(session: Session, name: str, wanted: Arguments, until: float) -> dict[str, tuple[Any, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import amqp
 import attrs
 from amqp import spec
-from amqp.exceptions import AccessRefused, ChannelError
+from amqp.exceptions import AccessRefused, ChannelError, NotFound
 from amqp.serialization import decode_properties_basic, dumps
 
 from boost_broker_rabbitmq.connection import Channel, Connection
@@ -86,6 +86,13 @@ class Session:
             raise
         finally:
             self._used = time.monotonic()
+
+    def seek(self, question: Callable[[Channel], T], until: float) -> T | None:
+        """Return the answer to a question about a queue; None where there is no queue."""
+        try:
+            return self.ask(question, until)
+        except NotFound:
+            return None
 
     def lives(self, until: float) -> bool:
         """Return whether the connection still works, as far as can be told; asks the server after a long rest."""
