@@ -5,45 +5,63 @@ from __future__ import annotations
 import threading
 
 import attrs
-import pytest
 from boost_core import App
 from boost_core.registry.registry import Registry
-
-BROKERS = {"the same broker": None, "another broker": attrs.evolve(Registry().broker("memory"), name="other")}
+from letters import eventually
 
 
 class Counted:
-    """A function that takes note of how many of its calls run at once, and says when enough have ended."""
+    """A function that takes note of how many of its calls run at once; ``first`` is what its first call waits for."""
 
-    def __init__(self, enough: int) -> None:
-        self.enough, self.ended = enough, 0
-        self.running, self.most = 0, 0
-        self.reached = threading.Event()
+    def __init__(self) -> None:
+        self.ended, self.running, self.most = 0, 0, 0
+        self.enough, self.first = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
-    def run(self, _number: int) -> None:
+    def run(self, number: int) -> None:
         """Run for a millisecond."""
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
+        if number == 0:
+            assert self.first.wait(20)
         threading.Event().wait(0.001)
         with self._lock:
             self.running -= 1
             self.ended += 1
-        if self.ended == self.enough:
-            self.reached.set()
+        if self.ended == 100:
+            self.enough.set()
 
 
-@pytest.mark.parametrize("broker", BROKERS)
-def test_concurrency_holds_when_a_task_joins(app: App, broker: str) -> None:
-    """Neither what the worker holds already nor what it fetches next runs beside more than its task allows."""
-    counted = Counted(enough=100)
+def test_what_a_replaced_connection_still_runs_counts(app: App) -> None:
+    """A task that joins its broker's other ones doesn't let more of them run than before."""
+    counted = Counted()
     narrow = app.boost("narrow", concurrency=1)(counted.run)
-    wide = app.boost("wide", concurrency=16, results=True, broker=BROKERS[broker])(lambda: "served")
+    wide = app.boost("wide", results=True)(lambda: "served")
+    narrow.push_many((number,) for number in range(3))
+
+    with app.worker(narrow) as worker:
+        eventually(lambda: counted.running)
+        worker.add(wide)
+        assert wide.push().get(timeout=10) == "served"
+        eventually(lambda: narrow.depth().running == 2)
+        counted.first.set()
+        assert narrow.wait_idle(20)
+
+    assert (counted.ended, counted.most) == (3, 1)
+
+
+def test_what_waits_in_a_pool_doesnt_fill_its_new_slots(app: App) -> None:
+    """A task that joins on another broker makes the pool larger, not what the first one may run at once."""
+    counted = Counted()
+    counted.first.set()
+    narrow = app.boost("narrow", concurrency=1)(counted.run)
+    other = attrs.evolve(Registry().broker("memory"), name="other")
+    wide = app.boost("wide", concurrency=16, results=True, broker=other)(lambda: "served")
     narrow.push_many((number,) for number in range(500))
 
     with app.worker(narrow) as worker:
-        assert counted.reached.wait(10)
+        assert counted.enough.wait(10)
         worker.add(wide)
         assert wide.push().get(timeout=10) == "served"
         assert narrow.wait_idle(20)
