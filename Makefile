@@ -20,7 +20,9 @@ demo: setup
 
 test: setup
 	@$(RUN) tools/servers install || [ "$(CI)" != true ]
-	@$(RUN) -m pytest -n $(AT_ONCE) --dist worksteal $(TESTS) || { echo "what failed is run once more, by itself"; $(RUN) -m pytest --last-failed $(TESTS); }
+	@$(RUN) -m pytest -n $(AT_ONCE) --dist worksteal $(TESTS) || { \
+	  code=$$?; [ $$code -eq 1 ] || exit $$code; echo "what failed is run once more, by itself:"; \
+	  $(RUN) -m pytest -vv --last-failed --last-failed-no-failures none $(TESTS); }
 
 check: setup
 	@$(RUN) -m ruff check . tools/servers
