@@ -368,18 +368,19 @@ def test_dedup(stage: Stage) -> None:
     for _ in range(2):
         stage.broker.publish([Frame(name, queue, b"once", dedup_id=f"{name}:1:0")], 10.0)
 
-    found = bodies(fetch(stage.subscribe(queue), {queue: 2}, 3.0))
+    times, patience = (1, 3.0) if stage.can(Capability.DEDUP) else (2, LONG)
+    found = bodies(fetch(stage.subscribe(queue), {queue: 2}, patience))
 
-    assert found == [b"once"] if stage.can(Capability.DEDUP) else [b"once"] * 2
+    assert found == [b"once"] * times
 
 
 def test_depth_and_purge(stage: Stage) -> None:
     """What waits is counted, and can be removed at once; what the broker can't do is refused by name."""
     queue = stage.queue()
     if not stage.can(Capability.DEPTH, Capability.PURGE):
-        with pytest.raises(UnsupportedCapability):
-            stage.broker.purge(queue)
-            stage.broker.depth(queue)
+        for refused_call in (stage.broker.purge, stage.broker.depth):
+            with pytest.raises(UnsupportedCapability):
+                refused_call(queue)
         return
     stage.publish(queue, *[b"x"] * 7)
 
