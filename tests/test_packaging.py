@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,3 +175,24 @@ def test_a_wheel_carries_licence_types_and_description(elsewhere: Elsewhere, nam
     assert not [file for file in files if "test_" in file]
     assert (metadata["Name"], metadata["License-Expression"], metadata["Requires-Python"]) == (name, "MIT", ">=3.11")
     assert str(metadata.get_payload()).startswith(f"# {name}\n")
+
+
+def test_every_package_is_bound_by_the_rules_of_types_and_imports() -> None:
+    """Strict types and the import rules hold for each package, also for one that is new; green worlds stay in their pools."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    packages = find_packages(ROOT)
+    modules = {package.module for package in packages}
+    bound = {
+        library: {
+            module
+            for contract in tool["importlinter"]["contracts"]
+            for module in contract.get("source_modules", ())
+            if library in contract.get("forbidden_modules", ())
+        }
+        for library in ("gevent", "eventlet")
+    }
+
+    assert {str(package.folder.relative_to(ROOT) / "src") for package in packages} <= set(tool["mypy"]["files"])
+    assert {"tools", "examples"} <= set(tool["mypy"]["files"])
+    assert set(tool["importlinter"]["root_packages"]) == modules
+    assert bound == {library: modules - {f"boost_pool_{library}"} for library in bound}

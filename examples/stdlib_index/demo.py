@@ -16,6 +16,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boost_core import Job
+    from boost_core.app.task import Task
+    from ledger import Ledger
 
 HERE = Path(__file__).parent
 WORKERS = 3
@@ -26,7 +32,7 @@ PATIENCE = 600.0
 class Run:
     """What a distributed run gave."""
 
-    results: dict[str, dict]
+    results: dict[str, dict[str, Any]]
     dead: dict[str, str]
     jobs: dict[str, str]
     seconds: float
@@ -105,11 +111,11 @@ def stop(workers: list[subprocess.Popen[bytes]]) -> None:
             worker.wait()
 
 
-def watch(task: object, total: int, workers: list[subprocess.Popen[bytes]], until: float) -> float:
+def watch(task: Task[..., Any], total: int, workers: list[subprocess.Popen[bytes]], until: float) -> float:
     """Show the progress until a share of the jobs is done; return the share."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        depth = task.depth()  # type: ignore[attr-defined]
+        depth = task.depth()
         share = 1 - (depth.ready + depth.delayed + depth.running) / total
         progress(share, f"{depth.running} running, {depth.dead} dead letters")
         if share >= until:
@@ -131,11 +137,12 @@ def progress(share: float, text: str = "", end: str = "") -> None:
         print(f"{share:4.0%} done  {text}".rstrip(), flush=True)
 
 
-def collect(jobs: list, paths: list[str]) -> tuple[dict[str, dict], dict[str, str]]:
+def collect(jobs: list[Job[Any]], paths: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return each file's result, or why it is a dead letter."""
     from boost_core.errors import JobFailed
 
-    results, dead = {}, {}
+    results: dict[str, dict[str, Any]] = {}
+    dead: dict[str, str] = {}
     for job, path in zip(jobs, paths, strict=True):
         try:
             results[path] = job.get(timeout=60)
@@ -144,11 +151,11 @@ def collect(jobs: list, paths: list[str]) -> tuple[dict[str, dict], dict[str, st
     return results, dead
 
 
-def sequential(root: Path, paths: list[str]) -> tuple[dict[str, dict], set[str], float]:
+def sequential(root: Path, paths: list[str]) -> tuple[dict[str, dict[str, Any]], set[str], float]:
     """Index all files in one plain loop, without boost."""
     from tasks import index_source
 
-    started, results, unparsable = time.monotonic(), {}, set()
+    started, results, unparsable = time.monotonic(), dict[str, dict[str, Any]](), set[str]()
     for path in paths:
         try:
             results[path] = dict(index_source(str(root), path))
@@ -157,7 +164,7 @@ def sequential(root: Path, paths: list[str]) -> tuple[dict[str, dict], set[str],
     return results, unparsable, time.monotonic() - started
 
 
-def report(run: Run, expected: dict[str, dict], unparsable: set[str], seconds: float, notes: Path) -> int:
+def report(run: Run, expected: dict[str, dict[str, Any]], unparsable: set[str], seconds: float, notes: Path) -> int:
     """Print what was found and whether it is complete; return the exit code."""
     from ledger import Ledger
 
@@ -191,10 +198,10 @@ def print_dead(run: Run) -> None:
         print(f"  {path}: {reason}")
 
 
-def print_killed(run: Run, ledger: object) -> None:
+def print_killed(run: Run, ledger: Ledger) -> None:
     """Say what the killed worker held and how fast it was taken over."""
-    held = sorted(run.jobs[job] for job in ledger.unfinished_by(run.killed_pid))  # type: ignore[attr-defined]
-    waits = ledger.taken_over_after(run.killed_pid, run.killed_at)  # type: ignore[attr-defined]
+    held = sorted(run.jobs[job] for job in ledger.unfinished_by(run.killed_pid))
+    waits = ledger.taken_over_after(run.killed_pid, run.killed_at)
     print(
         f"Worker {run.killed_pid} was killed with -9 at {run.killed_at_share:.0%}, in the middle of {len(held)} jobs:"
     )
@@ -204,11 +211,11 @@ def print_killed(run: Run, ledger: object) -> None:
         print(f"  taken over by others after {waits[0]:.2f} to {waits[-1]:.2f} s")
 
 
-def verdict(run: Run, expected: dict[str, dict], unparsable: set[str], ledger: object) -> int:
+def verdict(run: Run, expected: dict[str, dict[str, Any]], unparsable: set[str], ledger: Ledger) -> int:
     """Compare with the plain run and say so; return 0 only if everything is as it must be."""
-    twice = ledger.run_twice()  # type: ignore[attr-defined]
-    running = twice & ledger.unfinished_by(run.killed_pid)  # type: ignore[attr-defined]
-    unsettled = twice & ledger.just_ended_by(run.killed_pid) - running  # type: ignore[attr-defined]
+    twice = ledger.run_twice()
+    running = twice & ledger.unfinished_by(run.killed_pid)
+    unsettled = twice & ledger.just_ended_by(run.killed_pid) - running
     checks = {
         "every result is identical to the plain run's": run.results == expected,
         "nothing is missing": set(run.results) | set(run.dead) == set(run.jobs.values()),

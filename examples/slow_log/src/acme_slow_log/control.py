@@ -2,7 +2,7 @@
 
 import logging
 
-from boost_core.plugin import PROCEED, Around, Control, Run
+from boost_core.plugin import PROCEED, Around, Control, Outcome, Run
 
 log = logging.getLogger("acme.slow")
 
@@ -12,7 +12,7 @@ class SlowLog(Control):
 
     def around(self, call: Run) -> Around:
         started = call.clock.monotonic()
-        outcome = yield PROCEED
+        outcome: Outcome = yield PROCEED
         seconds, slow = call.clock.monotonic() - started, call.setting("slow")
         if slow is not None and seconds >= slow:
             log.warning("job %s of %s took %.2f s", call.message.id, call.message.task, seconds)
