@@ -110,12 +110,12 @@ def _misfit(described: Any) -> str | None:
 
 
 def _fits(value: Any, wanted: Any) -> bool:
-    its = get_args(wanted)
+    its, origin = get_args(wanted), get_origin(wanted)
     if isinstance(wanted, UnionType):
         return any(_fits(value, one) for one in its)
-    if its:  # tuple[X, ...] or frozenset[X]
-        return isinstance(value, get_origin(wanted)) and all(_fits(item, its[0]) for item in value)
-    if wanted is Any:
+    if origin in (tuple, frozenset):  # of any number of one type, in all specs
+        return isinstance(value, origin) and all(_fits(item, its[0]) for item in value)
+    if wanted is Any or not isinstance(wanted, type):
         return True
     if not isinstance(value, (int, float) if wanted is float else wanted):
         return False
