@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from boost_core import App
-from boost_core.plugin import Capability, Delivery, Frame, QueueSpec, new_id
+from boost_core.plugin import BrokerSpec, Capability, Delivery, Frame, QueueSpec, new_id
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
@@ -51,6 +51,11 @@ class House:
     def app(self, **given: Any) -> App:
         """Return an app on it, with results in this process."""
         return App("proof", broker=self.address, store="memory", **given)
+
+    @property
+    def spec(self) -> BrokerSpec:
+        """What the broker can, and how far."""
+        return self.app().boost(unique("spec"))(_nothing).plan.broker
 
     def close(self) -> None:
         """End the server."""
