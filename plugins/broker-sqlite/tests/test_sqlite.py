@@ -743,6 +743,33 @@ class TestInspection:
         assert broker.depth("q") == Depth(ready=4, running=1)
         assert broker.depth("unheard-of") == Depth()
 
+    def test_counting_keeps_nobody_waiting(self, tmp_path):
+        """While one thread counts a queue, others of its process publish, fetch and settle."""
+        counting, counted, found = threading.Event(), threading.Event(), []
+
+        class SlowClock(HandClock):
+            def time(self):
+                if threading.current_thread() is thread:
+                    counting.set()
+                    assert counted.wait(30)
+                return super().time()
+
+        broker = build_broker(tmp_path / "q.db", SlowClock(), timeout=0.5)
+        thread = threading.Thread(target=lambda: found.append(broker.depth("q")))
+        subscription = subscribe(broker, "q")
+        push(broker, 1)
+        thread.start()
+        assert counting.wait(30)
+
+        push(broker, 2)
+        assert subscription.ack(fetch(subscription)) == []
+        counted.set()
+        thread.join(30)
+
+        assert found == [Depth(ready=1)]
+        subscription.close()
+        broker.close()
+
     def test_peek(self, broker, subscription, clock):
         """Peeking shows the next messages as they would be fetched, and takes nothing."""
         push(broker, "low", ttl=100)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from boost_core.plugin import (
@@ -17,6 +19,7 @@ from boost_core.plugin import (
     SyncBroker,
 )
 from boost_core.plugin.bell import Bell
+from boost_core.plugin.native import Lock
 from boost_core.plugin.sqlitefile import SqliteFile, project_file
 
 from boost_broker_sqlite import inbox, inspection
@@ -34,7 +37,8 @@ class SqliteBroker(SyncBroker):
     def __init__(self, options: SqliteOptions) -> None:
         super().__init__(options)
         self.path = Path(options.path).expanduser().absolute() if options.path else project_file("queue.db")
-        self._file = SqliteFile(
+        build_file = functools.partial(
+            SqliteFile,
             path=self.path,
             application_id=APPLICATION_ID,
             migrations=MIGRATIONS,
@@ -43,6 +47,9 @@ class SqliteBroker(SyncBroker):
             durability=options.durability,
             timeout=options.timeout,
         )
+        self._file = build_file()
+        self._inspected = build_file()  # on a connection of its own: a long queue is counted beside those who write
+        self._inspecting = Lock()
         self._bell = Bell(Path(f"{self.path}.bells"))
         self._queues = Queues(self._file)
         self._workers = Path(f"{self.path}.workers")
@@ -76,6 +83,8 @@ class SqliteBroker(SyncBroker):
         if self._open:
             self._open = False
             self._bell.close()
+            with self._inspecting:
+                self._inspected.close()
             self._file.close()
 
     def after_fork(self) -> None:
@@ -83,6 +92,7 @@ class SqliteBroker(SyncBroker):
         self._open = False
         for subscription in self._subscriptions:
             subscription.after_fork()
+        self._inspected.after_fork()
         self._file.after_fork()
 
     # --- queues ----------------------------------------------------------------------------------
@@ -157,7 +167,7 @@ class SqliteBroker(SyncBroker):
         number = self._find(queue)
         if number is None:
             return Depth()
-        with self._file.read() as connection:
+        with self._inspect() as connection:
             return inspection.depth(connection, number, self._now())
 
     def peek(self, queue: str, n: int) -> Sequence[Frame]:
@@ -165,13 +175,12 @@ class SqliteBroker(SyncBroker):
         number = self._find(queue)
         if number is None:
             return []
-        with self._file.read() as connection:
+        with self._inspect() as connection:
             return inspection.peek(connection, number, queue, n, self._now())
 
     def queues(self) -> Sequence[str]:
         """Return the names of all queues, sorted."""
-        self._check_open()
-        with self._file.read() as connection:
+        with self._inspect() as connection:
             return sorted(row[0] for row in connection.execute("SELECT name FROM queue"))
 
     def purge(self, queue: str) -> int:
@@ -185,6 +194,12 @@ class SqliteBroker(SyncBroker):
             if chunk < inspection.PURGE_CHUNK:
                 break
         return removed
+
+    def _inspect(self) -> AbstractContextManager[sqlite3.Connection]:
+        with self._inspecting:
+            self._check_open()
+            self._inspected.open()
+        return self._inspected.read()
 
     def _find(self, queue: str) -> int | None:
         self._check_open()
