@@ -7,16 +7,18 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from projects import Project
+from projects import Project, eventually
 
 INDEX = Path(__file__).parents[1] / "examples" / "stdlib_index"
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -38,8 +40,19 @@ def library(folder: Path, *names: str) -> Path:
 
 
 def environment(project: Project) -> dict[str, str]:
-    """Return a project's environment without a queue of its own: the demo makes one."""
-    return {name: value for name, value in project.environ.items() if not name.startswith("BOOST_")}
+    """Return a project's environment without a queue of its own: the demo makes one, in the project's folder."""
+    environ = {name: value for name, value in project.environ.items() if not name.startswith("BOOST_")}
+    return {**environ, "TMPDIR": str(project.folder)}
+
+
+def changed(project: Project, name: str, true: str, false: str) -> Path:
+    """Return a copy of the demo in whose file ``name`` one line is another."""
+    copy = project.folder / "demo"
+    shutil.copytree(INDEX, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / name).read_text()
+    assert text.count(true) == 1
+    (copy / name).write_text(text.replace(true, false))
+    return copy / "demo.py"
 
 
 def on_a_terminal(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
@@ -105,14 +118,11 @@ def test_a_wrong_result_fails_the_main_job(project: Project) -> None:
     Into a pipe it draws no bar.
     """
     root = library(project.folder, "json")
-    shutil.copytree(INDEX, project.folder / "demo", ignore=shutil.ignore_patterns("__pycache__"))
-    tasks = project.folder / "demo" / "tasks.py"
     true = "        return index_source(root, path)\n"
-    assert true in tasks.read_text()
     false = '        return {**index_source(root, path), "lines": 1}\n'
-    tasks.write_text(tasks.read_text().replace(true, false))
+    demo = changed(project, "tasks.py", true, false)
 
-    command = [sys.executable, str(project.folder / "demo" / "demo.py"), str(root)]
+    command = [sys.executable, str(demo), str(root)]
     done = subprocess.run(command, env=environment(project), capture_output=True, text=True, timeout=150, check=False)
 
     assert done.returncode == 1, done.stderr
@@ -120,6 +130,71 @@ def test_a_wrong_result_fails_the_main_job(project: Project) -> None:
     assert " INFO " in done.stdout.partition("FAIL")[2]  # the workers' log, to find out why
     assert "\r" not in done.stdout
     assert "[#" not in done.stdout
+
+
+LOSE_ONE = """
+        with contextlib.closing(__import__("sqlite3").connect(folder / "queue.db")) as connection, connection:
+            connection.execute("DELETE FROM ready WHERE place = (SELECT min(place) FROM ready)")
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_lost_message_fails_the_main_job(project: Project) -> None:
+    """Where nothing is ever heard of a job, the demo names its file and ends with 1."""
+    root = library(project.folder, "json")
+    then = '        with log.open("wb") as output:\n'
+    demo = changed(project, "demo.py", then, LOSE_ONE + then)
+
+    command = [sys.executable, str(demo), str(root)]
+    done = subprocess.run(command, env=environment(project), capture_output=True, text=True, timeout=150, check=False)
+
+    assert done.returncode == 1, done.stderr
+    assert "\nMissing (1):\n  json/__init__.py\n" in done.stdout
+    assert "  FAIL  nothing is missing\n" in done.stdout
+
+
+@pytest.mark.timeout(180)
+def test_the_main_job_leaves_the_users_own_queue_alone(project: Project) -> None:
+    """Neither the environment nor the project it is started in leads it to a queue or settings of theirs."""
+    root = library(project.folder, "json")
+    project.write("mine/pyproject.toml", '[tool.boost]\nbroker = "nonesuch"\nnamespace = "mine"\n')
+    mine = project.folder / "mine"
+    environ = {**environment(project), "BOOST_SQLITE_PATH": str(mine / "queue.db"), "BOOST_POOL": "nonesuch"}
+
+    command = [sys.executable, str(INDEX / "demo.py"), str(root)]
+    done = subprocess.run(command, cwd=mine, env=environ, capture_output=True, text=True, timeout=150, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in mine.iterdir()] == ["pyproject.toml"]
+    assert list(project.folder.glob("boost-demo-*")) == []
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_ends_the_main_job(project: Project) -> None:
+    """It says so in one line, and neither workers nor files are left behind."""
+    go = project.folder / "go"
+    line = "        return index_source(root, path)\n"
+    wait = f"        while not Path({str(go)!r}).exists():\n            time.sleep(0.01)\n"
+    demo = changed(project, "tasks.py", line, wait + line)
+    running = subprocess.Popen(
+        [sys.executable, str(demo), str(library(project.folder, "json"))],
+        env=environment(project),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    logs = partial(project.folder.glob, "boost-demo-*/workers.log")
+    eventually(lambda: [log.read_text().count(" worker ") for log in logs()] == [3])
+
+    os.killpg(running.pid, signal.SIGINT)
+    go.touch()
+    _, said = running.communicate(timeout=60)
+
+    assert (running.returncode, said) == (130, "\nstopped before the end; nothing is left behind\n")
+    assert list(project.folder.glob("boost-demo-*")) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
 
 
 def test_a_folder_without_sources_is_told(project: Project) -> None:

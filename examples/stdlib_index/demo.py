@@ -1,11 +1,12 @@
 """Index the standard library with three workers, kill one of them with -9 half way, and prove the result complete.
 
-Run it with ``make demo``. It works in a folder of its own and leaves nothing behind. A folder of other sources may be
-named: ``python demo.py FOLDER``.
+Run it with ``make demo``. It works in a folder and on a queue of its own, whatever boost is told elsewhere, and leaves
+nothing behind; only ``BOOST_BROKER`` counts. A folder of other sources may be named: ``python demo.py FOLDER``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 WORKERS = 3
 PATIENCE = 600.0
+RESULT_SECONDS = 10.0
+INTERRUPTED = 130
 
 
 @dataclass
@@ -41,6 +44,11 @@ class Run:
     killed_at_share: float
     worker_log: str = field(repr=False, default="")
 
+    @property
+    def missing(self) -> set[str]:
+        """The files of which nothing was heard."""
+        return set(self.jobs.values()) - set(self.results) - set(self.dead)
+
 
 def sources(root: Path) -> list[str]:
     """Return the source files below ``root``, relative to it, in a fixed order; installed packages are left out."""
@@ -51,10 +59,10 @@ def sources(root: Path) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run the demo; return 0 if its result is proven complete."""
     root = Path(arguments[0] if arguments else sysconfig.get_paths()["stdlib"]).resolve()
-    with tempfile.TemporaryDirectory(prefix="boost-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="boost-demo-") as folder, contextlib.chdir(folder):
         ledger = Path(folder, "ledger.jsonl")
         os.environ["STDLIB_INDEX_LEDGER"] = str(ledger)
-        os.environ.setdefault("BOOST_SQLITE_PATH", str(Path(folder, "queue.db")))
+        use_queue_in(Path(folder))
         paths = sources(root)
         if not paths:
             raise SystemExit(f"there are no source files in {root}")
@@ -63,6 +71,13 @@ def main(arguments: list[str]) -> int:
         print("now the same in one plain loop, to compare ...")
         expected, unparsable, seconds = sequential(root, paths)
         return report(run, expected, unparsable, seconds, ledger)
+
+
+def use_queue_in(folder: Path) -> None:
+    """Leave the user's own queue and settings alone, here and in the workers."""
+    for name in [name for name in os.environ if name.startswith("BOOST_") and name != "BOOST_BROKER"]:
+        del os.environ[name]
+    os.environ["BOOST_SQLITE_PATH"] = str(folder / "queue.db")
 
 
 def distributed(root: Path, paths: list[str], folder: Path) -> Run:
@@ -76,7 +91,8 @@ def distributed(root: Path, paths: list[str], folder: Path) -> Run:
         jobs = index_file.push_many(index_file.call(str(root), path) for path in paths)
         print(f"pushed {len(jobs)} jobs in {time.monotonic() - started:.2f} s; starting {WORKERS} workers")
         with log.open("wb") as output:
-            workers = [start_worker(output) for _ in range(WORKERS)]
+            for _ in range(WORKERS):
+                workers.append(start_worker(output))  # noqa: PERF401 - Ctrl-C in between stops those that are there
         begun = time.monotonic()
         share = watch(index_file, len(jobs), workers, until=0.5)
         killed_at = time.monotonic()
@@ -138,16 +154,18 @@ def progress(share: float, text: str = "", end: str = "") -> None:
 
 
 def collect(jobs: list[Job[Any]], paths: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return each file's result, or why it is a dead letter."""
-    from boost_core.errors import JobFailed
+    """Return each file's result, or why it is a dead letter; a file that is lost is in neither."""
+    from boost_core.errors import JobFailed, ResultTimeout
 
     results: dict[str, dict[str, Any]] = {}
     dead: dict[str, str] = {}
     for job, path in zip(jobs, paths, strict=True):
         try:
-            results[path] = job.get(timeout=60)
+            results[path] = job.get(timeout=RESULT_SECONDS)  # all have ended: what is there is there at once
         except JobFailed as failed:
             dead[path] = failed.reason
+        except ResultTimeout:
+            continue
     return results, dead
 
 
@@ -171,6 +189,7 @@ def report(run: Run, expected: dict[str, dict[str, Any]], unparsable: set[str], 
     ledger = Ledger.read(notes)
     print_library(run)
     print_dead(run)
+    print_missing(run)
     print_killed(run, ledger)
     total = len(run.results) + len(run.dead)
     print(f"\n{total} jobs in {run.seconds:.1f} s: {total / run.seconds:.0f} jobs/s; one plain loop: {seconds:.1f} s")
@@ -196,6 +215,14 @@ def print_dead(run: Run) -> None:
     print(f"Dead letters ({len(run.dead)}):")
     for path, reason in sorted(run.dead.items()):
         print(f"  {path}: {reason}")
+
+
+def print_missing(run: Run) -> None:
+    """List what was lost, if anything."""
+    if run.missing:
+        print(f"Missing ({len(run.missing)}):")
+        for path in sorted(run.missing):
+            print(f"  {path}")
 
 
 def print_killed(run: Run, ledger: Ledger) -> None:
@@ -233,4 +260,8 @@ def verdict(run: Run, expected: dict[str, dict[str, Any]], unparsable: set[str],
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nstopped before the end; nothing is left behind", file=sys.stderr)
+        sys.exit(INTERRUPTED)
