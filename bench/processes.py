@@ -43,6 +43,10 @@ class Place:
             return []
         return [line for line in self.notes_path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
+    def await_notes(self, count: int, what: str) -> None:
+        """Return once jobs have written more than ``count`` notes."""
+        until(lambda: len(self.notes()) > count, what)
+
     def clear(self) -> None:
         """Forget the notes."""
         self.notes_path.unlink(missing_ok=True)
