@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from boost_core import App
-from houses import House
+from houses import PATIENCE, House
 from launcher import Proxy
 from projects import NOTING, Project, eventually
 
@@ -20,7 +20,7 @@ JOBS = (
     + """
 @boost("QUEUE", concurrency=16)
 def job(number):
-    note(f"start {number} {os.getpid()}")
+    note(f"start {number} {os.getpid()} {time.monotonic()}")
     while not os.path.exists("go"):
         time.sleep(0.01)
     note(f"end {number} {os.getpid()}")
@@ -66,10 +66,10 @@ def home(project: Project, house: House, address: str | None = None) -> Path:
     return project.write("jobs.py", JOBS.replace("QUEUE", f"faults-{os.getpid()}-{project.folder.name}"))
 
 
-def started(project: Project, pid: int) -> list[str]:
-    """Return the jobs that a process has started."""
+def started(project: Project, pid: int) -> list[float]:
+    """Return when a process has started each of its jobs."""
     lines = [line.split() for line in project.notes()]
-    return [line[1] for line in lines if line[0] == "start" and int(line[2]) == pid]
+    return [float(line[3]) for line in lines if line[0] == "start" and int(line[2]) == pid]
 
 
 def test_a_killed_worker_is_taken_over_within_the_bound(project: Project, house: House) -> None:
@@ -82,14 +82,14 @@ def test_a_killed_worker_is_taken_over_within_the_bound(project: Project, house:
     eventually(lambda: len(started(project, first.pid)) == 16)
     second = project.worker(path)
     eventually(lambda: "queues" in project.log(second))
-    app = App("bound", broker=house.address)
-    bound = app.boost("bound")(lambda: None).plan.broker.limits.takeover
+    bound = house.spec.limits.takeover
     assert bound is not None
 
     try:
-        os.kill(first.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        first.kill()
         first.wait()
-        eventually(lambda: len(started(project, second.pid)) == 16, bound + 5)
+        eventually(lambda: len(started(project, second.pid)) == 16, bound + PATIENCE)
         project.write("go", "")
         eventually(lambda: sum(line.startswith("end") for line in project.notes()) == 16)
     finally:
@@ -97,6 +97,7 @@ def test_a_killed_worker_is_taken_over_within_the_bound(project: Project, house:
     second.send_signal(signal.SIGTERM)
 
     assert second.wait(30) == 0, project.log(second)
+    assert max(started(project, second.pid)) - killed <= bound
     starts = Counter(line.split()[1] for line in project.notes() if line.startswith("start"))
     assert starts == {str(number): 2 for number in range(16)}
 
