@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 import pytest
@@ -17,6 +18,12 @@ from plugged import importable
 
 MEMORY: BrokerSpec = Registry().broker("memory")
 DEATHS = {b'"died once': 1, b'"died twice': 2, b'"died thrice': 3}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let suspects wait for an empty worker only shortly."""
+    monkeypatch.setattr("boost_core.bridge.quarantine.ALONE_SECONDS", 0.1)
 
 
 class CountingSubscription(MemorySubscription):
@@ -55,12 +62,12 @@ def app() -> Iterator[App]:
 class Jobs:
     """A task whose jobs run until they are let go, and what is running whenever one starts."""
 
-    def __init__(self, app: App, queue: str = "jobs") -> None:
+    def __init__(self, app: App, queue: str = "jobs", **options: Any) -> None:
         self.gates: dict[str, threading.Event] = {}
         self.beside: dict[str, set[str]] = {}
         self.running: set[str] = set()
         self.order: list[str] = []
-        self.task: Task[[str], str] = app.boost(queue, results=True, concurrency=4)(self.run)
+        self.task: Task[[str], str] = app.boost(queue, results=True, **{"concurrency": 4, **options})(self.run)
 
     def run(self, name: str) -> str:
         self.beside[name] = set(self.running)
@@ -125,12 +132,12 @@ def test_after_two_deaths_a_message_runs_alone(app: App) -> None:
 
 def test_several_suspects_run_one_after_another(app: App) -> None:
     """Each runs with nothing beside it; those that wait for their turn are held by nobody who could die with them."""
-    jobs = Jobs(app)
-    names = [f"died twice {number}" for number in range(4)]
+    jobs = Jobs(app, concurrency=16)
+    names = [f"died twice {number}" for number in range(16)]
     pushed = [jobs.task.push(name) for name in names]
 
     with app.worker():
-        for count in range(1, 5):
+        for count in range(1, 17):
             eventually(lambda wanted=count: len(jobs.order) == wanted)
             assert jobs.task.depth().running == 1
             assert len(jobs.running) == 1
@@ -138,6 +145,28 @@ def test_several_suspects_run_one_after_another(app: App) -> None:
         assert [job.get(timeout=10) for job in pushed] == [f"{name}, attempt 1" for name in names]
 
     assert all(beside == set() for beside in jobs.beside.values())
+
+
+def test_a_suspect_is_alone_whatever_the_broker(app: App) -> None:
+    """What the worker runs of another broker ends first, and nothing is fetched from there meanwhile."""
+    jobs, others = Jobs(app), Jobs(app, "others", broker=MEMORY)
+    others.running = jobs.running
+    others.task.push("far neighbour")
+
+    with app.worker():
+        eventually(lambda: others.running == {"far neighbour"})
+        suspect = jobs.task.push("died twice")
+        eventually(lambda: jobs.task.depth().running == 1)
+        later = others.task.push("far and later")
+        others.gate("far neighbour").set()
+        eventually(lambda: "died twice" in jobs.running)
+        assert others.task.depth().ready == 1
+        jobs.gate("died twice").set()
+        others.gate("far and later").set()
+        assert suspect.get(timeout=10) == "died twice, attempt 1"
+        assert later.get(timeout=10) == "far and later, attempt 1"
+
+    assert jobs.beside["died twice"] == others.beside["far and later"] == set()
 
 
 def test_after_three_deaths_a_message_is_dead(app: App) -> None:
@@ -179,6 +208,7 @@ def test_a_suspect_at_the_stop_goes_back(app: App, state: str) -> None:
     assert suspect.ready() == (state == "running")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_suspect_doesnt_hold_up_a_busy_worker(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """One that isn't alone soon goes back for an idle worker, other queues are served; at last it runs in company."""
     jobs = Jobs(app)
@@ -196,3 +226,25 @@ def test_a_suspect_doesnt_hold_up_a_busy_worker(app: App, caplog: pytest.LogCapt
         assert suspect.get(timeout=10) == "died twice, attempt 1"
 
     assert f"job {suspect.id} runs in company: no worker is free to run it alone" in caplog.messages
+
+
+@pytest.mark.usefixtures("impatient")
+def test_suspects_have_no_company_of_each_other(app: App) -> None:
+    """Where no worker is free, one at a time runs beside what is innocent; others wait at the broker."""
+    jobs = Jobs(app)
+    names = {"died twice", "died twice as well"}
+    neighbour = jobs.task.push("neighbour")
+    other = app.boost("other", results=True)(lambda: "served")
+
+    with app.worker():
+        eventually(lambda: jobs.running == {"neighbour"})
+        suspects = [jobs.task.push(name) for name in names]
+        eventually(lambda: jobs.running & names, 30)
+        assert other.push().get(timeout=10) == "served"
+        assert len(jobs.running & names) == 1
+        for name in ("neighbour", *names):
+            jobs.gate(name).set()
+        for job in (neighbour, *suspects):
+            assert job.get(timeout=10).endswith(", attempt 1")
+
+    assert not any(jobs.beside[name] & names for name in names)

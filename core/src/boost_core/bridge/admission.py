@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from boost_core.bridge.envelope import CodecOf, Opener
 from boost_core.bridge.lane import Lane
-from boost_core.bridge.quarantine import Quarantine
 from boost_core.bridge.stray import Stray
 from boost_core.bridge.verdict import RELEASED, BadBody, UnknownTask
 from boost_core.contracts.control import Admission as Answer
@@ -45,7 +44,6 @@ class Admission:
         self._levels = pump.spec.limits.priorities
         self._tokens = itertools.count(1)
         self._waiting: list[tuple[float, int, Run]] = []  # held by gates: when, token, run
-        self.quarantine = Quarantine(pump, self._admit)
 
     @property
     def next_due(self) -> float | None:
@@ -70,7 +68,7 @@ class Admission:
             else:
                 batches.setdefault((run.task.name, delivery.queue), []).append(run)
         for runs in batches.values():
-            self._admit(runs)
+            self.admit(runs)
 
     def _opened(self, delivery: Delivery, now: float) -> Run:
         try:
@@ -100,9 +98,9 @@ class Admission:
             run.claim()
             self._pump.report(run, WorkerLost(deaths))
         elif deaths == DEADLY - 1:
-            self.quarantine.add(run)
+            self._pump.quarantine.add(run)
         else:
-            self._admit([run])
+            self.admit([run])
 
     def _take_stray(self, run: Run) -> None:
         run.claim()
@@ -119,7 +117,7 @@ class Admission:
 
     # --- admission ----------------------------------------------------------------------------------
 
-    def _admit(self, runs: Sequence[Run]) -> None:
+    def admit(self, runs: Sequence[Run]) -> None:
         """Pass runs of one task through its gates; submit those that all let start."""
         lane = self._pump.lanes[runs[0].delivery.queue]
         passed: Sequence[Run] = runs
@@ -171,7 +169,7 @@ class Admission:
             self._pump.lanes[run.delivery.queue].held -= 1
             run.queued = now
             if not run.settled:
-                self._admit([run])
+                self.admit([run])
 
     def _refuse_all(self, runs: Sequence[Run], number: int, lane: Lane, error: Exception) -> None:
         lane.backoff = longer(lane.backoff)

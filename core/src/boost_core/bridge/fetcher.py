@@ -32,6 +32,7 @@ class Fetcher:
         self.admission = Admission(pump, codec_of)
         self.dry = Event()  # set once nothing more comes, in a drain
         self.wanted: Mapping[str, int] | None = None  # what a blocked fetch waits for
+        self.fetching = False  # what is coming isn't held yet
         self._kick = Event()
         self._stopped = False
         self._backoff = 0.0
@@ -109,15 +110,19 @@ class Fetcher:
         want, until = self._demand(now)
         until = _earlier(until, self._shut_absent(want, now))
         wait = timeout if until is None else max(0.0, min(timeout, until - now))
-        self.wanted = want
+        self.wanted, self.fetching = want, bool(want)  # before the kick is looked at: whoever kicks sees it
         try:
             if not want or pump.draining or self._kick.is_set():
                 if wait and not pump.draining:
                     self._kick.wait(wait)
                 return 0
-            deliveries = pump.subscription.fetch(want, wait)
+            return self._take_in(want, wait)
         finally:
-            self.wanted = None
+            self.wanted, self.fetching = None, False
+
+    def _take_in(self, want: Mapping[str, int], wait: float) -> int:
+        deliveries = self._pump.subscription.fetch(want, wait)
+        self.wanted = None
         if deliveries:
             self.admission.take(deliveries)
         return len(deliveries)
@@ -125,8 +130,9 @@ class Fetcher:
     def _demand(self, now: float) -> tuple[dict[str, int], float | None]:
         """Return how many each queue may bring, and when (monotonic) to ask again at the latest."""
         until = self.admission.next_due
-        if self.admission.quarantine.busy:
-            return {}, _earlier(until, self.admission.quarantine.advance(now))
+        quarantine = self._pump.quarantine
+        if quarantine.busy:
+            return {}, _earlier(until, quarantine.advance(self._pump, now))
         want: dict[str, int] = {}
         for lane in self._pump.lanes.values():
             room, later = self._lane_demand(lane, now)

@@ -12,6 +12,7 @@ from boost_core.bridge.fetcher import Fetcher
 from boost_core.bridge.keeper import Keeper
 from boost_core.bridge.lane import Lane
 from boost_core.bridge.link import Link
+from boost_core.bridge.quarantine import Quarantine
 from boost_core.bridge.settler import STOPPING, Settler
 from boost_core.bridge.verdict import RELEASED
 from boost_core.contracts.broker import SyncBroker, SyncSubscription
@@ -41,6 +42,7 @@ class Pump:
         queues: Sequence[QueueSpec],
         codec_of: CodecOf,
         clock: Clock,
+        quarantine: Quarantine,
     ) -> None:
         self.broker, self.spec, self.clock = broker, broker.spec, clock
         self.lease: float | None = getattr(broker.options, "lease", None) or self.spec.limits.lease
@@ -50,6 +52,7 @@ class Pump:
         self.idle = Event()
         self.idle.set()
         self.plans = plans
+        self.quarantine = quarantine
         self.draining = False
         self.link = Link(self.spec.name)
         self.fetcher = Fetcher(self, codec_of)
@@ -154,7 +157,7 @@ class Pump:
             by_lane[run.delivery.queue] += 1
         for queue, count in by_lane.items():
             self.lanes[queue].settle(count)
-        self.fetcher.admission.quarantine.forget(runs)
+        self.quarantine.forget(runs)
         if not self.held:
             self.idle.set()
 

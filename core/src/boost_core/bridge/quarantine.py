@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from boost_core.bridge.verdict import RELEASED
 from boost_core.native import Lock
 from boost_core.types import Run
 
@@ -23,69 +22,97 @@ TRIES: Final = 3
 
 
 class Quarantine:
-    """Suspects wait here until all else is settled; nothing is fetched meanwhile. FETCH thread, but for ``forget``."""
+    """Holds one suspect a worker, until all else there is settled; nothing is fetched meanwhile, whatever the broker.
 
-    def __init__(self, pump: Pump, admit: Callable[[Sequence[Run]], None]) -> None:
-        self._pump, self._admit = pump, admit
+    A second one isn't kept here while a suspect runs: it would be counted as dead with it, and that for the third time.
+    ``pumps`` returns all of the worker.
+    """
+
+    def __init__(self, pumps: Callable[[], Iterable[Pump]]) -> None:
+        self._pumps = pumps
         self._lock = Lock()
-        self._waiting: deque[tuple[Run, float]] = deque()  # with the end of their patience (monotonic)
-        self._running: Run | None = None
+        self._here: set[Run] = set()  # the one whose turn it is, and others on their way back
+        self._turn: Run | None = None
+        self._patience = 0.0  # its end (monotonic)
+        self._started = False
+        self._alone = False
         self._tries: Counter[str] = Counter()
 
     @property
     def busy(self) -> bool:
-        """True while a suspect waits or runs."""
-        return self._running is not None or bool(self._waiting)
+        """True while a suspect waits, or runs alone."""
+        return self._turn is not None and (self._alone or not self._started)
 
     def add(self, run: Run) -> None:
-        """Let a suspect wait until it is alone; in company if it has been sent away before."""
-        self._tries[run.message.id] += 1
-        if self._tries[run.message.id] > TRIES:
-            log.warning("job %s runs in company: no worker is free to run it alone", run.message.id)
-            self._admit([run])
-            return
-        run.queued = float("inf")
+        """Let a suspect wait until it may run; send it back if another one is here. FETCH thread of its pump."""
+        now = run.clock.monotonic()
         with self._lock:
-            self._waiting.append((run, self._pump.clock.monotonic() + ALONE_SECONDS))
+            self._here.add(run)
+            first = self._turn is None
+            if first:
+                self._turn, self._started, self._alone = run, False, False
+                self._patience = now + ALONE_SECONDS
+                run.queued = float("inf")
+        if not first and not self.busy:  # the other one runs in company
+            self._send_back(run, now + ALONE_SECONDS)
+        elif not first:
+            run.host.release([run])
+        self._wake()
 
-    def advance(self, now: float) -> float | None:
-        """Start the suspect if it is alone; let further ones, and one out of patience, go back.
+    def advance(self, pump: Pump, now: float) -> float | None:
+        """Start the suspect if it may run, or send it back out of patience; return when (monotonic) to look again.
 
-        Return when (monotonic) to look again.
+        FETCH thread of any pump; only the suspect's own one starts it.
         """
-        start, gone, patience = self._chosen(now)
-        for run in gone:
-            if run.claim():
-                self._pump.report(run, RELEASED)
-        if start is not None:
-            log.warning("job %s runs alone: two workers died while they held it", start.message.id)
-            self._admit([start])
-        return patience
-
-    def _chosen(self, now: float) -> tuple[Run | None, list[Run], float | None]:
-        """Return the run that may start, those that go back, and how long the one that waits is patient."""
         with self._lock:
-            gone = [self._waiting.pop()[0] for _ in range(len(self._waiting) - 1)]
-            if self._running is not None or not self._waiting:
-                return None, gone, None
-            run, patience = self._waiting[0]
-            if len(self._pump.held) == 1 + len(gone):
-                self._waiting.popleft()
-                self._running = run
-                return run, gone, None
-            if now < patience:
-                return None, gone, patience
-            self._waiting.popleft()
-            self._pump.lanes[run.delivery.queue].not_before = now + ALONE_SECONDS
-            return None, [*gone, run], None
+            run = self._turn
+            if run is None or self._started:
+                return None
+            its_own = run.host is pump
+            alone = its_own and self._is_alone()
+            company = its_own and not alone and self._tries[run.message.id] >= TRIES and len(self._here) == 1
+            if not alone and not company and now < self._patience:
+                return self._patience
+            self._started, self._alone = alone or company, alone
+            if not self._started:
+                self._turn = None
+                self._tries[run.message.id] += 1
+        if alone:
+            log.warning("job %s runs alone: two workers died while they held it", run.message.id)
+            self._start(run, now)
+        elif company:
+            log.warning("job %s runs in company: no worker is free to run it alone", run.message.id)
+            self._start(run, now)
+        else:
+            self._send_back(run, now + ALONE_SECONDS)
+        return None
+
+    def _is_alone(self) -> bool:
+        pumps = list(self._pumps())
+        return sum(len(pump.held) for pump in pumps) == 1 and not any(pump.fetcher.fetching for pump in pumps)
+
+    def _start(self, run: Run, now: float) -> None:
+        run.queued = now
+        run.host.fetcher.admission.admit([run])
+
+    def _send_back(self, run: Run, until: float) -> None:
+        """Give a suspect back, and leave its queue until it may be elsewhere: it would come again at once."""
+        run.host.lanes[run.delivery.queue].not_before = until
+        run.host.release([run])
 
     def forget(self, runs: Sequence[Run]) -> None:
-        """Take note of settled runs; the fetch thread may go on. SETTLE thread."""
-        if not self.busy:
+        """Take note of settled runs; fetch threads may go on. SETTLE thread of any pump."""
+        if not self._here:
             return
         with self._lock:
-            if self._running is not None and self._running in runs:
-                self._tries.pop(self._running.message.id, None)
-                self._running = None
-            self._waiting = deque(pair for pair in self._waiting if pair[0].token in self._pump.held)
-        self._pump.wake()
+            for run in self._here.intersection(runs):
+                self._here.remove(run)
+                if run.started:
+                    del self._tries[run.message.id]
+                if run is self._turn:
+                    self._turn = None
+        self._wake()
+
+    def _wake(self) -> None:
+        for pump in self._pumps():
+            pump.wake()

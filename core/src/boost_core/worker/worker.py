@@ -17,6 +17,7 @@ from boost_core.app.publish import queue_facts
 from boost_core.app.services import queue_specs
 from boost_core.bridge.lane import Lane
 from boost_core.bridge.pump import Pump
+from boost_core.bridge.quarantine import Quarantine
 from boost_core.bridge.slots import Slots
 from boost_core.contracts.capability import Capability
 from boost_core.contracts.pool import Pool
@@ -75,6 +76,7 @@ class Worker:
         self._pumps: dict[Any, Pump] = {}
         self._retiring: dict[Pump, Thread] = {}
         self._past: Counter[str] = Counter()  # what retired pumps have counted
+        self._quarantine = Quarantine(lambda: self._all_pumps)
         self._plans: dict[str, TaskPlan] = {}
         self._lock = threading.RLock()
         self._started = False
@@ -198,7 +200,7 @@ class Worker:
         limits = first.broker.limits
         lanes = [Lane(queue, its, self._slots, limits.max_batch) for queue, its in by_queue.items()]
         queues = [spec for queue, its in by_queue.items() for spec in queue_specs(queue, **_facts(its))]
-        return Pump(broker, lanes, self._plans, queues, app.services.codec, app.clock)
+        return Pump(broker, lanes, self._plans, queues, app.services.codec, app.clock, self._quarantine)
 
     def _retire(self, pump: Pump) -> None:
         """Let a replaced pump end what it holds, beside the new one."""
