@@ -1,4 +1,7 @@
-"""Every test here runs on each broker, on its real server: one server a broker and run, or one of the test's own."""
+"""Every test here runs on each broker, on its real server: one server a broker and run, or one of the test's own.
+
+What is about servers runs on each broker that has one.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from houses import BROKERS, House, Stage, missing  # noqa: E402 - found by the line above
+from houses import BROKERS, SERVERS, House, ProxiedHouse, ServedHouse, Stage, build, missing  # noqa: E402 - found by the line above
 
 PROVEN = [broker for broker in BROKERS if missing(broker) is None]
+SERVED = [broker for broker in PROVEN if broker in SERVERS]
 _houses: dict[str, House] = {}
 
 
@@ -24,10 +28,10 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for a house or a broker of its own on each broker."""
-    for name in ("house", "own_house"):
+    """Run what asks for a house on each broker that can live in it."""
+    for name, brokers in (("house", PROVEN), ("own_house", SERVED), ("proxied_house", SERVED)):
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, PROVEN, indirect=True)
+            metafunc.parametrize(name, brokers, indirect=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,18 +48,24 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """Return where a broker lives; its server is shared by all tests that don't harm it."""
     broker = request.param
     if broker not in _houses:
-        _houses[broker] = House(broker, tmp_path_factory.mktemp(broker))
+        _houses[broker] = build(broker, tmp_path_factory.mktemp(broker))
     if broker == "sqlite":
         monkeypatch.setenv("BOOST_SQLITE_PATH", str(_houses[broker].folder / "queue.db"))
     return _houses[broker]
 
 
 @pytest.fixture
-def own_house(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[House]:
+def own_house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServedHouse]:
     """Yield where a broker lives, with a server that the test may harm."""
-    house = House(request.param, tmp_path)
-    if request.param == "sqlite":
-        monkeypatch.setenv("BOOST_SQLITE_PATH", str(house.folder / "queue.db"))
+    house = ServedHouse(request.param, tmp_path)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def proxied_house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxiedHouse]:
+    """Yield where a broker's server is reached through a proxy, which the test may cut."""
+    house = ProxiedHouse(request.param, tmp_path)
     yield house
     house.close()
 

@@ -14,7 +14,7 @@ from boost_core.plugin import BrokerSpec, Capability, Delivery, Frame, QueueSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from launcher import Server, available, start  # noqa: E402 - found by the line above
+from launcher import Proxy, Server, available, start  # noqa: E402 - found by the line above
 from with_broker import SERVERS, address  # noqa: E402
 
 BROKERS: Final = ("sqlite", "redis", "redis-stream", "rabbitmq", "kafka", "nats")
@@ -34,19 +34,16 @@ def unique(name: str = "q") -> str:
 
 
 class House:
-    """Where a broker lives: the URL or name to reach it by, and its server where it has one."""
+    """Where a broker lives: the URL or name to reach it by."""
 
     def __init__(self, broker: str, folder: Path) -> None:
         self.broker = broker
         self.folder = folder
-        self.server: Server | None = None
-        if broker in SERVERS:
-            self.server = start(SERVERS[broker], folder / "server")
 
     @property
     def address(self) -> str:
         """What names the broker in BOOST_BROKER or on the command line."""
-        return self.broker if self.server is None else address(self.broker, self.server.url)
+        return self.broker
 
     def app(self, **given: Any) -> App:
         """Return an app on it, with results in this process."""
@@ -58,9 +55,45 @@ class House:
         return self.app().boost(unique("spec"))(_nothing).plan.broker
 
     def close(self) -> None:
-        """End the server."""
-        if self.server is not None:
-            self.server.kill()
+        """Leave nothing running."""
+
+
+class ServedHouse(House):
+    """Where a broker's server runs, for itself."""
+
+    def __init__(self, broker: str, folder: Path, **variant: Any) -> None:
+        super().__init__(broker, folder)
+        self.server: Server = start(SERVERS[broker], folder / "server", **variant)
+
+    @property
+    def address(self) -> str:
+        return address(self.broker, self.server.url)
+
+    def close(self) -> None:
+        self.server.kill()
+
+
+class ProxiedHouse(ServedHouse):
+    """Where a broker's server is reached through a proxy."""
+
+    def __init__(self, broker: str, folder: Path) -> None:
+        self.proxy = Proxy()
+        # Kafka alone tells its clients where to go from the address they were given.
+        super().__init__(broker, folder, **({"advertised": self.proxy.port} if broker == "kafka" else {}))
+        self.proxy.target = self.server.port
+
+    @property
+    def address(self) -> str:
+        return super().address.replace(f":{self.server.port}", f":{self.proxy.port}")
+
+    def close(self) -> None:
+        self.proxy.close()
+        super().close()
+
+
+def build(broker: str, folder: Path) -> House:
+    """Return a house for any broker."""
+    return ServedHouse(broker, folder) if broker in SERVERS else House(broker, folder)
 
 
 class Stage:

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from houses import PATIENCE, House
-from launcher import Proxy
+from houses import PATIENCE, House, ProxiedHouse, ServedHouse
 from projects import NOTING, Project, eventually
 
 pytestmark = pytest.mark.timeout(150)
@@ -60,9 +59,9 @@ for number in range({count}):
 """
 
 
-def home(project: Project, house: House, address: str | None = None) -> Path:
+def home(project: Project, house: House) -> Path:
     """Write the task file, with the broker set in the environment; return its path."""
-    project.environ["BOOST_BROKER"] = address or house.address
+    project.environ["BOOST_BROKER"] = house.address
     return project.write("jobs.py", JOBS.replace("QUEUE", f"faults-{os.getpid()}-{project.folder.name}"))
 
 
@@ -102,19 +101,16 @@ def test_a_killed_worker_is_taken_over_within_the_bound(project: Project, house:
     assert starts == {str(number): 2 for number in range(16)}
 
 
-def test_a_servers_death_loses_nothing_that_was_acknowledged(project: Project, own_house: House) -> None:
+def test_a_servers_death_loses_nothing_that_was_acknowledged(project: Project, own_house: ServedHouse) -> None:
     """Killed with -9 under load and started again: every push that returned is run, by workers that went on by themselves."""
-    server = own_house.server
-    if server is None:  # an embedded broker dies with its processes: tests/test_kill.py
-        return
     path = home(project, own_house)
     worker = project.worker(path)
     eventually(lambda: "queues" in project.log(worker))
     pushing = project.start(project.write("pushing.py", PUSHING.format(count=600)))
     eventually(lambda: project.log(pushing).count("\n") > 150, 60)
 
-    server.kill()
-    server.start()
+    own_house.server.kill()
+    own_house.server.start()
 
     assert pushing.wait(90) == 0, project.log(pushing)
     missing = set(range(600))
@@ -123,20 +119,16 @@ def test_a_servers_death_loses_nothing_that_was_acknowledged(project: Project, o
     assert worker.wait(30) == 0, project.log(worker)
 
 
-def test_cut_connections_lose_nothing(project: Project, own_house: House) -> None:
+def test_cut_connections_lose_nothing(project: Project, proxied_house: ProxiedHouse) -> None:
     """All connections of worker and publisher are reset in the middle, twice; every job is run."""
-    server = own_house.server
-    if server is None or own_house.broker == "kafka":  # none to cut, or the server sends clients past the proxy
-        return
-    proxy = Proxy(server.port)
-    path = home(project, own_house, own_house.address.replace(f":{server.port}", f":{proxy.port}"))
+    path = home(project, proxied_house)
     worker = project.worker(path)
     eventually(lambda: "queues" in project.log(worker))
     pushing = project.start(project.write("pushing.py", PUSHING.format(count=400)))
 
     for count in (80, 200):
         eventually(lambda count=count: project.log(pushing).count("\n") > count, 60)
-        proxy.cut()
+        proxied_house.proxy.cut()
 
     assert pushing.wait(90) == 0, project.log(pushing)
     everything = set(range(400))
