@@ -273,6 +273,38 @@ def test_a_stream_of_one_without_delays_learns_them(server, build, queue):
     assert broker.depth(queue) == Depth(ready=2, delayed=1)
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("server", "insufficient resources (raise max_file_store in its jetstream section"),
+        ("account", "resource limits exceeded for account (raise max_file in the account's jetstream section"),
+    ],
+)
+def test_no_room(launch, build, tmp_path, queue, limit, words):
+    """A push fails, and says what to raise; workers go on, and then there is room again."""
+    room = 2_000_000
+    account = {"users": [{"user": "me", "password": "sesame"}], "jetstream": {"max_file": room}}
+    store = {"store_dir": str(tmp_path / "data"), "sync_interval": "always"}
+    settings = {
+        "server": {"jetstream": {**store, "max_file_store": room}, "authorization": account["users"][0]},
+        "account": {"jetstream": store, "accounts": {"A": account, "SYS": {}}, "system_account": "SYS"},
+    }
+    broker = build(launch(settings=settings[limit]).url.replace("//", "//me:sesame@"))
+    subscription = subscribe(broker, queue)
+    frames = [Frame(f"{index}", queue, b"x" * 900_000) for index in range(4)]
+
+    with pytest.raises(PublishError) as caught:
+        broker.publish(frames, 10)
+    stored = len(frames) - len(caught.value.failed)
+    subscription.ack(take(subscription, stored, queue))
+    until(lambda: broker.depth(queue) == Depth())
+    broker.publish(frames[-1:], 10)
+
+    assert (stored > 0, caught.value.unsure) == (True, [])
+    assert caught.value.problem == f"the server refuses: {words}, or let workers make room)"
+    assert len(take(subscription, 1, queue)) == 1
+
+
 def test_no_permission_for_a_queue(launch, build, queue):
     """Publishing to that queue fails at once, by index, and names the subject; other queues are as ever."""
     barred = "barred"

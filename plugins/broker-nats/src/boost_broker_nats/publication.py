@@ -12,6 +12,7 @@ from typing import Final
 from boost_core.plugin import Frame, PublishError
 from nats.js.api import Header
 
+from boost_broker_nats import trouble
 from boost_broker_nats.answers import Batch, Denied, NobodyThere
 from boost_broker_nats.connection import Connection, Post
 from boost_broker_nats.place import Place, escape
@@ -58,7 +59,7 @@ class Publication:
             elif isinstance(answer, Exception):
                 self._failed[index] = _reason(answer)
             elif b'"error":' in answer:
-                self._failed[index] = f"the server refuses: {json.loads(answer)['error']['description']}"
+                self._failed[index] = trouble.refusal(json.loads(answer)["error"]["description"])
 
     def check(self) -> None:
         """Raise ``PublishError`` unless everything is stored."""

@@ -30,6 +30,18 @@ _SAID: Final = {
 }
 
 
+_FULL: Final = {
+    "insufficient resources": "raise max_file_store in its jetstream section",
+    "resource limits exceeded for account": "raise max_file in the account's jetstream section",
+}
+
+
+def refusal(description: str) -> str:
+    """Return why the server didn't store a message, with the remedy where JetStream has no room."""
+    remedy = _FULL.get(description)
+    return f"the server refuses: {description}" + (f" ({remedy}, or let workers make room)" if remedy else "")
+
+
 def is_final(error: BaseException) -> bool:
     """Tell whether dialling again at once is of no use: it is the log-in or the encryption that is amiss."""
     said = str(error).lower()
