@@ -23,6 +23,28 @@ def where(project: Project, folder: str) -> str:
     return shown.strip()
 
 
+def test_a_worker_on_a_file_of_another_project_says_whose_queue_it_serves(project: Project) -> None:
+    """The queue is that of the folder it is started in, as for a script; once it is told, and only if they differ."""
+    del project.environ["BOOST_SQLITE_PATH"]
+    project.environ["XDG_DATA_HOME"] = str(project.folder / "home")
+    for name in ("here", "there"):
+        project.write(f"{name}/pyproject.toml", "")
+    file = project.write("there/tasks.py", TASK)
+    project.write("here/tasks.py", TASK)
+    project.write("loose.py", TASK)
+    here = project.folder / "here"
+    files = ("../there/tasks.py", "tasks.py", "../loose.py")
+    workers = [project.start(BOOST, "worker", name, "--burst", cwd=here) for name in files]
+
+    assert [worker.wait(30) for worker in workers] == [0, 0, 0]
+    warnings = [[line[32:] for line in project.log(worker).splitlines() if "WARNING" in line] for worker in workers]
+    warning = (
+        f"{file} belongs to the project {file.parent}, but the queue of {here} is used:"
+        " start boost there, or set BOOST_SQLITE_PATH"
+    )
+    assert warnings == [[warning], [], []]
+
+
 @pytest.mark.parametrize("mark", ["pyproject.toml", ".git/config"])
 def test_each_project_has_one_file(project: Project, mark: str) -> None:
     """Whatever folder of a project a process starts in, it uses the same queue; another project has its own."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from boost_core import boost, default_app
 from boost_core.app.app import App
 from boost_core.errors import TargetError
+from boost_core.plugin.place import name_file
 
 DEFAULT: Final = "boost"
 """The attribute that names the app of the module-level ``boost``: the decorator itself, as scripts import it."""
@@ -108,6 +109,7 @@ def _load_file(target: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise TargetError(target, f"there is no file {str(path)!r}")
     path = path.resolve()
+    name_file(path)
     root, name = _module_name(path)
     if str(root) not in sys.path:
         # First, as Python does for scripts; but a file named like a standard module must not hide that one.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger("boost")
 
 NETWORK_FILESYSTEMS: Final = frozenset(
     [
@@ -42,29 +45,48 @@ NETWORK_FILESYSTEMS: Final = frozenset(
 
 _MARKS_OF_A_PROJECT: Final = ("pyproject.toml", ".git")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_named: Final[list[Path]] = []
 
 
 def project_file(name: str, *, tag: str = "", environ: Mapping[str, str] = os.environ) -> Path:
     """Return where the file ``name`` of the current project lives: one file a project, in the user's data folder.
 
     ``BOOST_SQLITE_PATH`` wins; ``tag`` goes before its suffix, so that several files can hang on one
-    setting. Else the project is the nearest folder upwards with a ``pyproject.toml`` or ``.git``, and if
-    there is none, the working folder. Nothing is created.
+    setting. Else the project is the nearest folder from the working folder upwards with a ``pyproject.toml`` or
+    ``.git``, and if there is none, the working folder. Nothing is created.
     """
     chosen = environ.get("BOOST_SQLITE_PATH")
     if chosen:
         path = Path(chosen).expanduser().absolute()
         return path.with_name(f"{path.stem}{tag}{path.suffix}")
-    project = _project_folder(Path.cwd())
+    project = _project_of(Path.cwd()) or Path.cwd()
+    _tell_strangers(project)
     digest = hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
     return _data_folder(environ) / "boost" / f"{project.name or 'root'}-{digest}" / name
 
 
-def _project_folder(start: Path) -> Path:
+def name_file(path: Path) -> None:
+    """Take note of a file that the command line names: who wrote it may expect the queue of that file's project."""
+    _named.append(path)
+
+
+def _tell_strangers(project: Path) -> None:
+    """Say once which of the named files are of another project."""
+    while _named:
+        file = _named.pop(0)
+        its = _project_of(file.parent)
+        if its is not None and its != project:
+            text = (
+                "%s belongs to the project %s, but the queue of %s is used: start boost there, or set BOOST_SQLITE_PATH"
+            )
+            log.warning(text, file, its, project)
+
+
+def _project_of(start: Path) -> Path | None:
     for folder in (start, *start.parents):
         if any((folder / mark).exists() for mark in _MARKS_OF_A_PROJECT):
             return folder
-    return start
+    return None
 
 
 def _data_folder(environ: Mapping[str, str]) -> Path:
