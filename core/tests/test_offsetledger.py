@@ -6,7 +6,7 @@ import math
 
 import pytest
 from boost_core.plugin.native import Thread
-from boost_core.plugin.offsetledger import LARGEST_METADATA, OffsetLedger
+from boost_core.plugin.offsetledger import LARGEST_METADATA, OffsetLedger, read_commit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -230,6 +230,36 @@ def test_threads_share_a_ledger(ledger: OffsetLedger) -> None:
     assert seen == sorted(seen)
     assert seen[-1] == count // 2
     assert ledger.in_flight(P) == count // 2
+
+
+def test_what_was_done_of_a_former_log_says_nothing(ledger: OffsetLedger) -> None:
+    """A log that was made anew under its old name begins at 0, wherever a commit of the former one stands; its own counts."""
+    generation = ledger.assign(P, 4, None, "old")
+    begun(ledger, *range(4, 9))
+    for offset in (4, 6, 7):
+        ledger.done(P, offset, generation)
+    commit = ledger.commits()[P]
+
+    for log, first, todo in [("old", 5, [5, 8]), ("", 5, [5, 8]), ("new", 0, [*range(9)])]:
+        assert read_commit(*commit, log)[0] == first
+        ledger.assign(P, *commit, log)
+        assert begun(ledger, *range(first, 9)) == todo
+
+
+def test_a_commit_names_its_log_however_long_it_is(ledger: OffsetLedger) -> None:
+    """Also where nothing is done ahead, or more than a commit has room for."""
+    log = "a" * 22
+    generation = ledger.assign(P, 0, None, log)
+    begun(ledger, *range(20_000))
+    ledger.done(P, 0, generation)
+    assert ledger.commits() == {P: (1, f"boost1 1  {log}")}
+
+    for offset in range(3, 20_000, 2):
+        ledger.done(P, offset, generation)
+    commit = ledger.commits()[P]
+
+    assert LARGEST_METADATA - 8 < len(commit[1]) <= LARGEST_METADATA
+    assert (read_commit(*commit, log)[0], read_commit(*commit, "b")[0]) == (1, 0)
 
 
 # --- metadata of others --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import urllib.parse
 from collections import Counter
 
 import pytest
-from boost_broker_kafka import cluster, holdings, ladder
+from boost_broker_kafka import cluster, holdings, housekeeping, ladder
 from boost_broker_kafka.checks import check
 from boost_broker_kafka.plugin import SPEC, KafkaOptions, boost_checks
 from boost_broker_kafka.topics import LONGEST, delay_topic, topic_of
@@ -34,7 +35,7 @@ from boost_core.plugin import (
     UnsupportedCapability,
 )
 from confluent_kafka.admin import NewPartitions, NewTopic
-from kafka_stage import PATIENCE, bodies, make_broker, push, take, until
+from kafka_stage import PATIENCE, bodies, make_broker, push, push_surely, take, until
 
 OWNER = "broker 'kafka'"
 
@@ -163,7 +164,7 @@ class TestDeclaring:
         broker = stage.broker(partitions=5)
         broker.declare([QueueSpec(name=queue)])
 
-        assert broker.cluster.describe([queue]) == {queue: 3}
+        assert broker.cluster.describe([queue])[queue].partitions == 3
 
     def test_dot_and_underscore(self, stage, queue):
         """Two queues that Kafka can't tell apart are an error that says why."""
@@ -696,6 +697,48 @@ class TestPartitionsChangeHands:
         monkeypatch.setattr(cluster, "FRESH_SECONDS", 0.0)
         until(lambda: push(broker, queue, *range(3)) or stage.marks(queue, 2)[1][1])
 
+    @pytest.mark.parametrize(("count", "looks"), [(10, math.inf), (30, 0.1)], ids=["shorter", "longer"])
+    def test_topic_is_made_again(self, stage, queue, monkeypatch, count, looks):
+        """All of the new topic is run by a worker that did as much of the old one, whether it has more messages or less."""
+        monkeypatch.setattr(housekeeping, "LOG_SECONDS", looks)
+        broker = stage.broker(partitions=1)
+        subscription = stage.subscribe(broker, queue)
+        push(broker, queue, *range(20))
+        old = take(subscription, queue, 20)
+        assert subscription.ack(old[1:]) == []
+
+        make_again(stage, queue, count)
+        ran = set()
+
+        def work():
+            for one in subscription.fetch({queue: 100}, 0.2):
+                if subscription.ack([one]) == []:
+                    ran.add(one.body.decode())
+            return len(ran) == count
+
+        until(work)
+        assert ran == {f"new{number}" for number in range(count)}
+        assert subscription.ack(old[:1]) == old[:1]
+        until(lambda: broker.depth(queue) == Depth())
+
+    def test_topic_is_made_again_unseen(self, stage, queue, monkeypatch):
+        """What a worker that hasn't noticed it committed doesn't count: nothing is deleted, and the next one runs it all."""
+        monkeypatch.setattr(housekeeping, "LOG_SECONDS", math.inf)
+        broker = stage.broker(partitions=1)
+        subscription = stage.subscribe(broker, queue)
+        push(broker, queue, *range(20))
+        subscription.ack(take(subscription, queue, 20))
+        subscription.write()
+
+        make_again(stage, queue, 30)
+        subscription.ack(take(subscription, queue, 10))
+        subscription.write()
+        assert broker.depth(queue) == Depth(ready=30)
+        subscription.close()
+        subscription = stage.subscribe(broker, queue)
+
+        assert bodies(take(subscription, queue, 30)) == [f"new{number}" for number in range(30)]
+
     def test_topic_is_deleted(self, stage, broker, queue):
         """Its queue is gone for the worker, once, and the other one goes on."""
         other = f"{queue}.other"
@@ -710,3 +753,19 @@ class TestPartitionsChangeHands:
         assert str(caught.value) == f"broker 'kafka': queue '{queue}' no longer exists."
         push(broker, other, "goes on")
         assert bodies(take(subscription, other, 1)) == ["goes on"]
+
+
+def make_again(stage, queue, count):
+    """Delete a queue's topic, and have another process make it and push to it."""
+    stage.admin.delete_topics([queue])[queue].result(PATIENCE)
+    broker = stage.broker(partitions=1)
+
+    def made():
+        try:
+            broker.declare([QueueSpec(name=queue)])
+        except BrokerUnavailable:  # it is still being deleted
+            return False
+        return True
+
+    until(made)
+    push_surely(broker, [Frame("id", queue, b"new%d" % number) for number in range(count)])

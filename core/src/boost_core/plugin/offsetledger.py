@@ -2,15 +2,16 @@
 
 What is done beyond that number travels in the metadata of the commit, so that the partition's next owner skips it::
 
-    boost1 <the number> <left out>.<done>,<left out>.<done>,...
+    boost1 <the number> <left out>.<done>,<left out>.<done>,... <the log>
 
-in hexadecimal; each pair goes on where the one before ended: so many offsets to be done yet, then so many done.
+in hexadecimal; each pair goes on where the one before ended: so many offsets to be done yet, then so many done. The log
+is told from former ones of its name, whose numbers mean nothing to it; it is left out where it has no such identity.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from boost_core.native import Lock
@@ -20,8 +21,22 @@ LARGEST_METADATA: Final = 4096
 
 _MARK: Final = "boost1"
 
-_Ranges: TypeAlias = list[tuple[int, int]]
+Ranges: TypeAlias = Sequence[tuple[int, int]]
 """First offset and the one after the last; in order and apart from each other."""
+
+
+def read_commit(base: int, metadata: str, log: str = "") -> tuple[int, Ranges]:
+    """Return up to where all of ``log`` is done, and what beyond that, as ``base`` and ``metadata`` of a commit say it.
+
+    Metadata that isn't of a ledger, or not of this ``base``, says nothing. What was committed of another log doesn't
+    count for this one: nothing of it is done.
+    """
+    mark, number, pairs, of, *rest = (*metadata.split(" "), "", "", "")
+    if mark != _MARK or number != f"{base:x}" or any(rest):
+        return base, ()
+    if of and log and of != log:
+        return 0, ()
+    return base, _decode(base, pairs)
 
 
 class OffsetLedger:
@@ -36,15 +51,15 @@ class OffsetLedger:
         self._generations = itertools.count(1)
         self._lock = Lock()
 
-    def assign(self, partition: Hashable, base: int, metadata: str | None = None) -> int:
-        """Take a partition over, to be read from ``base``; return the generation that its acks must name.
+    def assign(self, partition: Hashable, base: int, metadata: str | None = None, log: str = "") -> int:
+        """Take a partition over; return the generation that its acks must name.
 
-        ``base`` and ``metadata`` are what the last owner committed; metadata that isn't of this ledger, or not of this
-        ``base``, says nothing.
+        ``base`` and ``metadata`` are what the last owner committed; ``read_commit`` says from where on to read. ``log``
+        has no spaces, and tells the log from a former one of the same name, such as by the id of a topic.
         """
         with self._lock:
             generation = next(self._generations)
-            self._partitions[partition] = _Assigned(generation, base, metadata or "")
+            self._partitions[partition] = _Assigned(generation, base, metadata or "", log)
             return generation
 
     def revoke(self, partition: Hashable) -> None:
@@ -114,11 +129,12 @@ class _Assigned:
     nothing was read yet, and only what is in ``ahead`` is done.
     """
 
-    def __init__(self, generation: int, base: int, metadata: str) -> None:
+    def __init__(self, generation: int, base: int, metadata: str, log: str) -> None:
         self.generation = generation
-        self.position = base
         self.pending: dict[int, bool] = {}
-        self._ahead = _decode(base, metadata)
+        self.position, ahead = read_commit(base, metadata, log)
+        self._ahead = [*ahead]
+        self._log = log
         self._committed = (base, metadata)
         self._changed = False
 
@@ -163,7 +179,7 @@ class _Assigned:
         if not self._changed:
             return None
         self._changed = False
-        commit = (self.first, _encode(self.first, self._done_ranges()))
+        commit = (self.first, _encode(self.first, self._done_ranges(), self._log))
         if commit == self._committed:
             return None
         self._committed = commit
@@ -180,32 +196,31 @@ class _Assigned:
         yield from self._ahead
 
 
-def _encode(first: int, ranges: Iterable[tuple[int, int]]) -> str:
+def _encode(first: int, ranges: Iterable[tuple[int, int]], log: str) -> str:
     """Return as many of the ranges as there is room for, the first ones; what is left out is done again."""
     text, end = f"{_MARK} {first:x} ", first
+    room = LARGEST_METADATA - len(log)
     for start, after in ranges:
         pair = f"{start - end:x}.{after - start:x},"
-        if len(text) + len(pair) > LARGEST_METADATA:
+        if len(text) + len(pair) > room:
             break
         text += pair
         end = after
-    return text[:-1] if end > first else ""
+    if not log:
+        return text[:-1] if end > first else ""
+    return f"{text.removesuffix(',')} {log}"
 
 
-def _decode(base: int, metadata: str) -> _Ranges:
-    mark, _, rest = metadata.partition(" ")
-    first, _, pairs = rest.partition(" ")
-    ranges: _Ranges = []
+def _decode(base: int, pairs: str) -> Ranges:
+    ranges: list[tuple[int, int]] = []
     end = base
     try:
-        if mark != _MARK or int(first, 16) != base:
-            return []
-        for pair in pairs.split(","):
+        for pair in pairs.split(",") if pairs else ():
             left_out, done = (int(number, 16) for number in pair.split("."))
             if left_out <= 0 or done <= 0:
-                return []
+                return ()
             ranges.append((end + left_out, end + left_out + done))
             end += left_out + done
     except ValueError:
-        return []
+        return ()
     return ranges

@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from boost_core.plugin import BrokerUnavailable
+from boost_core.plugin.offsetledger import read_commit
 from confluent_kafka import KafkaError
 
-from boost_broker_kafka.cluster import Cluster, Partition, Span
+from boost_broker_kafka.cluster import Cluster, Partition, Span, Topic
 from boost_broker_kafka.topics import delay_topic, topic_of
 
 
 def partitions(cluster: Cluster, queue: str) -> list[Partition]:
     """Return the partitions of a queue and of its delayed messages; none of a queue that was never declared."""
-    found: list[Partition] = []
-    for topic, count in cluster.describe([topic_of(queue), delay_topic(queue)]).items():
-        if isinstance(count, int):
-            found += [(topic, number) for number in range(count)]
-        elif count.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise BrokerUnavailable("kafka", f"topic {topic!r}: {count.str()}")
-    return found
+    return _partitions(_topics(cluster, queue))
 
 
 def counts(cluster: Cluster, queue: str) -> tuple[int, int]:
     """Return how many messages of a queue are not done, and how many are delayed."""
     totals = {topic_of(queue): 0, delay_topic(queue): 0}
-    wanted = partitions(cluster, queue)
+    topics = _topics(cluster, queue)
+    wanted = _partitions(topics)
     for (topic, _), span in (cluster.spans(wanted) if wanted else {}).items():
-        totals[topic] += to_do(span)
+        totals[topic] += _to_do(span, topics[topic].log)
     ready, waiting = totals.values()
     return ready, waiting
 
 
-def to_do(span: Span) -> int:
+def _topics(cluster: Cluster, queue: str) -> dict[str, Topic]:
+    found: dict[str, Topic] = {}
+    for topic, one in cluster.describe([topic_of(queue), delay_topic(queue)]).items():
+        if isinstance(one, Topic):
+            found[topic] = one
+        elif one.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise BrokerUnavailable("kafka", f"topic {topic!r}: {one.str()}")
+    return found
+
+
+def _partitions(topics: Mapping[str, Topic]) -> list[Partition]:
+    return [(topic, number) for topic, one in topics.items() for number in range(one.partitions)]
+
+
+def _to_do(span: Span, log: str) -> int:
     """Return how many messages of a partition are neither deleted nor done."""
-    first = max(span.start, span.committed)
-    ranges = _done_ahead(span.committed, span.metadata)
+    base, ranges = read_commit(span.committed, span.metadata, log)
+    first = max(span.start, base)
     done = sum(max(0, end - max(start, first)) for start, end in ranges if end <= span.end)
     return max(0, span.end - first - done)
-
-
-def _done_ahead(base: int, metadata: str) -> list[tuple[int, int]]:
-    """Return the ranges that an ``OffsetLedger`` notes as done beyond ``base``; see there for how."""
-    mark, _, rest = metadata.partition(" ")
-    number, _, pairs = rest.partition(" ")
-    ranges: list[tuple[int, int]] = []
-    if mark != "boost1" or number != f"{base:x}":
-        return ranges
-    end = base
-    for pair in pairs.split(","):
-        left_out, done = (int(count, 16) for count in pair.split("."))
-        ranges.append((end + left_out, end + left_out + done))
-        end += left_out + done
-    return ranges

@@ -30,12 +30,22 @@ NOT_YET: Final = frozenset(
 )
 """Answers for a topic or a group whose server has just started, or took it over a moment ago."""
 
+_NOT_SEEN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
 FRESH_SECONDS: Final = 30.0
 """So long a topic is taken to have as many partitions as it had."""
 
 _FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NEXT: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.02
+
+
+@attrs.frozen
+class Topic:
+    """How many partitions a topic has, 0 while one of them has no leader, and what tells it from a former one."""
+
+    partitions: int
+    log: str
 
 
 @attrs.frozen
@@ -110,9 +120,27 @@ class Cluster:
 
     # --- topics ------------------------------------------------------------------------------------
 
-    def describe(self, topics: Sequence[str]) -> dict[str, int | KafkaError]:
-        """Return how many partitions topics have (0 while one has no leader), or what is wrong with them."""
-        return self._described(self._ask_for(topics))
+    def describe(self, topics: Sequence[str]) -> dict[str, Topic | KafkaError]:
+        """Return what topics are, or what is wrong with them."""
+        return self.described(self.ask_for(topics))
+
+    def ask_for(self, topics: Sequence[str]) -> dict[str, Future[Any]]:
+        """Ask what topics are; the answers come by themselves, and are for ``described``."""
+        return self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
+
+    def described(
+        self, asked: Mapping[str, Future[Any]], timeout: float | None = None
+    ) -> dict[str, Topic | KafkaError]:
+        """Return the answers, as ``outcomes`` does."""
+        found = {
+            topic: one if isinstance(one, KafkaError) else _topic(one)
+            for topic, one in self.outcomes(asked, timeout).items()
+        }
+        now = time.monotonic()
+        self._counts |= {
+            topic: (one.partitions, now) for topic, one in found.items() if isinstance(one, Topic) and one.partitions
+        }
+        return found
 
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has, as far as is known: 0 where it isn't. Asks again, but never waits."""
@@ -120,26 +148,26 @@ class Cluster:
             self._hear_described()
         count, when = self._counts.get(topic, (0, 0.0))
         if time.monotonic() - when > FRESH_SECONDS and topic not in self._asked:
-            self._asked |= self._ask_for([topic])
+            self._asked |= self.ask_for([topic])
         return count
-
-    def _ask_for(self, topics: Sequence[str]) -> dict[str, Future[Any]]:
-        return self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
 
     def _hear_described(self) -> None:
         for topic, future in list(self._asked.items()):
             if future.done():
-                self._described({topic: future})
+                self.described({topic: future})
                 self._asked.pop(topic, None)
 
-    def _described(self, asked: Mapping[str, Future[Any]]) -> dict[str, int | KafkaError]:
-        counts = {
-            topic: one if isinstance(one, KafkaError) else _usable_partitions(one)
-            for topic, one in self.outcomes(asked).items()
-        }
-        now = time.monotonic()
-        self._counts |= {topic: (count, now) for topic, count in counts.items() if isinstance(count, int) and count}
-        return counts
+    def logs(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return what tells topics from former ones of their names, "" where none is to be seen.
+
+        Raises ``KafkaException`` where the servers can't tell yet.
+        """
+        found: dict[str, str] = {}
+        for topic, one in self.describe(list(topics)).items():
+            if isinstance(one, KafkaError) and one.code() not in _NOT_SEEN:
+                raise KafkaException(one)
+            found[topic] = one.log if isinstance(one, Topic) else ""
+        return found
 
     def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return the settings of topics, as far as this user may know them."""
@@ -155,10 +183,9 @@ class Cluster:
 
     def copies(self, topics: Sequence[str]) -> dict[str, int]:
         """Return in how many copies topics are kept, as far as this user may know them."""
-        asked = self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
         return {
             topic: min(len(one.replicas) for one in found.partitions)
-            for topic, found in self.outcomes(asked).items()
+            for topic, found in self.outcomes(self.ask_for(topics)).items()
             if not isinstance(found, KafkaError)
         }
 
@@ -239,7 +266,7 @@ def _outcome(future: Future[Any]) -> Any:
     raise error
 
 
-def _usable_partitions(description: Any) -> int:
-    """Return how many partitions there are, 0 while one of them has no leader yet."""
+def _topic(description: Any) -> Topic:
     partitions = description.partitions
-    return len(partitions) if all(one.leader is not None and one.leader.id >= 0 for one in partitions) else 0
+    usable = all(one.leader is not None and one.leader.id >= 0 for one in partitions)
+    return Topic(len(partitions) if usable else 0, str(description.topic_id))

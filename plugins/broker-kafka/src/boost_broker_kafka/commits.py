@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from boost_broker_kafka.cluster import Partition
@@ -20,7 +21,15 @@ ACKS: Final = 500
 STALE: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.FENCED_INSTANCE_ID})
 """Answers to a commit after which the partitions are somebody else's."""
 
-_Commit = tuple[int, str]
+
+@attrs.frozen
+class _Commit:
+    share: Share
+    offset: int
+    metadata: str
+
+
+_Commits = dict[Partition, _Commit]
 
 
 class Commits:
@@ -31,8 +40,8 @@ class Commits:
 
     def __init__(self, holdings: Holdings) -> None:
         self._holdings = holdings
-        self._unwritten: dict[Partition, _Commit] = {}
-        self._under_way: dict[Partition, _Commit] = {}
+        self._unwritten: _Commits = {}
+        self._under_way: _Commits = {}
         self._acks = 0
         self._last = time.monotonic()
         self.consumer: Consumer
@@ -56,7 +65,7 @@ class Commits:
     def write(self, only: Sequence[Partition] | None = None) -> KafkaError | None:
         """Commit all there is, or what is of these partitions, and wait for the answer; return what went wrong."""
         self._collect()
-        everything = {**self._under_way, **self._unwritten}
+        everything = self._valid({**self._under_way, **self._unwritten})
         chosen = {one: commit for one, commit in everything.items() if only is None or one in only}
         if not chosen:
             return None
@@ -68,11 +77,11 @@ class Commits:
             self._put_back(chosen)
             failed: KafkaError = error.args[0]
             return failed
-        return self._answered(answers or [])
+        return self._answered(chosen, answers or [])
 
     def prove(self, share: Share) -> KafkaError | None:
         """Commit again what a partition's last commit said; return what went wrong: whether it still is ours."""
-        same = _offsets({share.partition: (share.committed, share.metadata)})
+        same = _offsets({share.partition: _Commit(share, share.committed, share.metadata)})
         try:
             (answer,) = self.consumer.commit(offsets=same, asynchronous=False) or [TopicPartition("")]
         except KafkaException as error:
@@ -87,38 +96,46 @@ class Commits:
             log.debug("a commit failed and is repeated: %s", error)
             self._put_back(sent)
         else:
-            self._answered(answers)
+            self._answered(sent, answers)
 
     def forget(self) -> None:
         """Begin anew, with another consumer."""
         self._unwritten, self._under_way = {}, {}
 
     def _collect(self) -> None:
-        changed: Mapping[Any, _Commit] = self._holdings.ledger.commits()
-        self._unwritten |= changed
+        changed: Mapping[Any, tuple[int, str]] = self._holdings.ledger.commits()
+        shares = self._holdings.shares
+        fresh = {partition: _Commit(shares[partition], *commit) for partition, commit in changed.items()}
+        self._unwritten = self._valid(self._unwritten) | fresh
 
-    def _answered(self, answers: Sequence[TopicPartition]) -> KafkaError | None:
-        failed: dict[Partition, _Commit] = {}
+    def _valid(self, commits: _Commits) -> _Commits:
+        """Leave out what is of a share that was given up: its partition may be somebody else's, or another log."""
+        shares = self._holdings.shares
+        return {partition: commit for partition, commit in commits.items() if shares.get(partition) is commit.share}
+
+    def _answered(self, sent: _Commits, answers: Sequence[TopicPartition]) -> KafkaError | None:
+        failed: _Commits = {}
         worst = None
         for one in answers:
             partition = (one.topic, one.partition)
-            share = self._holdings.shares.get(partition)
+            commit = sent.get(partition)
             if one.error is not None:
                 worst = one.error
-                failed[partition] = (one.offset, one.metadata or "")
-            elif share is not None:
-                share.committed, share.metadata = one.offset, one.metadata or ""
+            if commit is None:
+                continue
+            if one.error is not None:
+                failed[partition] = commit
+            else:
+                commit.share.committed, commit.share.metadata = commit.offset, commit.metadata
         self._put_back(failed)
         return worst
 
-    def _put_back(self, commits: Mapping[Partition, _Commit]) -> None:
-        for partition, commit in commits.items():
-            if partition in self._holdings.shares:
-                self._unwritten.setdefault(partition, commit)
+    def _put_back(self, commits: _Commits) -> None:
+        self._unwritten = self._valid(commits) | self._unwritten
 
 
-def _offsets(commits: Mapping[Partition, _Commit]) -> list[TopicPartition]:
+def _offsets(commits: _Commits) -> list[TopicPartition]:
     return [
-        TopicPartition(topic, number, offset, metadata=metadata)
-        for (topic, number), (offset, metadata) in commits.items()
+        TopicPartition(topic, number, commit.offset, metadata=commit.metadata)
+        for (topic, number), commit in commits.items()
     ]

@@ -11,7 +11,7 @@ from boost_core.plugin.native import sleep
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import NewTopic
 
-from boost_broker_kafka.cluster import Cluster
+from boost_broker_kafka.cluster import Cluster, Topic
 from boost_broker_kafka.config import OVERHEAD
 from boost_broker_kafka.ladder import RUNGS
 from boost_broker_kafka.plugin import KafkaOptions
@@ -26,9 +26,9 @@ def declare(cluster: Cluster, options: KafkaOptions, queues: Sequence[QueueSpec]
     """Make what is missing of the queues' topics, and wait until it can be used. Raises ``BrokerUnavailable``."""
     wanted = dict(pair for queue in queues for pair in _topics(queue, options))
     found = cluster.describe(list(wanted)) if wanted else {}
-    for topic, partitions in found.items():
-        if isinstance(partitions, KafkaError) and partitions.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise _not_usable(topic, partitions, options)
+    for topic, one in found.items():
+        if isinstance(one, KafkaError) and one.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise _not_usable(topic, one, options)
     missing = [topic for topic, one in found.items() if isinstance(one, KafkaError)]
     made = _make(cluster, options, {topic: wanted[topic] for topic in missing})
     others = [topic for topic in wanted if topic not in made]
@@ -74,7 +74,7 @@ def _ready(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> dict[s
     deadline = time.monotonic() + options.timeout
     while True:
         found = cluster.describe(topics) if topics else {}
-        counts = {topic: one for topic, one in found.items() if isinstance(one, int) and one}
+        counts = {topic: one.partitions for topic, one in found.items() if isinstance(one, Topic) and one.partitions}
         if len(counts) == len(topics):
             return counts
         if time.monotonic() > deadline:

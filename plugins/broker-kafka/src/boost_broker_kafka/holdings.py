@@ -47,19 +47,23 @@ class _Gauge:
 class Share:
     """A partition that is ours.
 
-    ``next`` is the offset to be read next, ``committed`` and ``metadata`` what was committed last; what lies below
-    ``floor`` was purged.
+    ``log`` tells the topic from a former one of its name. ``next`` is the offset to be read next, ``committed`` and
+    ``metadata`` what was committed last; what lies below ``trimmed`` was deleted from here, what lies below ``floor``
+    was purged, and ``mark`` is the first offset that the client knew of when last looked.
     ``out`` is what core was handed and hasn't settled. A delay topic's has a ``rung``, and ``moving`` counts what is on
     its way from there.
     """
 
     partition: Partition
     queue: str
+    log: str
     generation: int
     next: int
+    mark: int
     committed: int
     metadata: str
     rung: Rung | None = None
+    trimmed: int = 0
     floor: int = 0
     moving: int = 0
     paused: bool = False

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 from boost_core.plugin import ConnectionLost, Delivery, Lost, QueueGone
 from boost_core.plugin.native import Event, Thread, sleep
+from boost_core.plugin.offsetledger import read_commit
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from boost_broker_kafka.brake import Brake
@@ -18,7 +19,7 @@ from boost_broker_kafka.commits import STALE, Commits
 from boost_broker_kafka.config import consumer_config, heartbeat
 from boost_broker_kafka.errands import Errands
 from boost_broker_kafka.holdings import Holdings, Share
-from boost_broker_kafka.housekeeping import Housekeeping
+from boost_broker_kafka.housekeeping import Housekeeping, low_mark
 from boost_broker_kafka.ladder import RUNGS, Rung
 from boost_broker_kafka.mover import Mover
 from boost_broker_kafka.plugin import KafkaOptions
@@ -61,7 +62,7 @@ class Reader:
         self._delays = {delay_topic(queue): queue for queue in queues}
         self._trouble = Trouble(parts.options)
         self._told_down = False
-        self._housekeeping = Housekeeping(parts.cluster, parts.holdings, parts.options)
+        self._housekeeping = Housekeeping(parts.cluster, parts.holdings, parts.options, self._read_anew)
         self._stop = Event()
         self._broke = False
         self._brake = Brake(parts.holdings, queues)
@@ -173,6 +174,8 @@ class Reader:
             share = shares.get(partition)
             if share is None:
                 continue
+            if offset < share.next:  # what is read now was written after what we read there
+                share = self._begin_anew(share, offset)
             touched.add(partition)
             share.next = offset + 1
             if not ledger.begin(partition, offset):  # its last owner did it
@@ -191,12 +194,9 @@ class Reader:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take partitions over, each from where its last owner was."""
-        wanted = self._committed(consumer, self._with_delays(partitions))
-        for one in wanted:
-            if one.offset < 0:
-                one.offset = OFFSET_BEGINNING
-            self._take_over(one)
-        consumer.incremental_assign([TopicPartition(one.topic, one.partition, one.offset) for one in wanted])
+        committed, logs = self._committed(consumer, self._with_delays(partitions))
+        fresh = [self._take_over(one, logs[one.topic]) for one in committed]
+        consumer.incremental_assign([TopicPartition(*share.partition, share.next) for share in fresh])
         self._brake.look_again()
 
     def _with_delays(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
@@ -208,8 +208,10 @@ class Reader:
         delays = [delay_topic(self._queues[one.topic]) for one in partitions if one.partition == 0]
         return [*partitions, *(TopicPartition(topic, number) for topic in delays for number in range(RUNGS))]
 
-    def _committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Return what is committed of partitions, as soon as the group's coordinator knows it."""
+    def _committed(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> tuple[list[TopicPartition], dict[str, str]]:
+        """Return what is committed of partitions, as soon as the group's coordinator knows it, and then their logs."""
         deadline = time.monotonic() + self._options.timeout
         while True:
             try:
@@ -217,26 +219,50 @@ class Reader:
                 for one in found:
                     if one.error is not None:
                         raise KafkaException(one.error)
+                logs = self._parts.cluster.logs({one.topic for one in found})
             except KafkaException as error:
                 if error.args[0].code() not in NOT_YET or time.monotonic() > deadline:
                     raise
                 sleep(_NOT_YET_SECONDS)
             else:
-                return found
+                return found, logs
 
-    def _take_over(self, one: TopicPartition) -> None:
+    def _take_over(self, one: TopicPartition, topic_log: str) -> Share:
         partition = (one.topic, one.partition)
-        base = max(one.offset, 0)
+        committed = max(one.offset, 0)
+        base, _ = read_commit(committed, one.metadata or "", topic_log)
         queue = self._queues.get(one.topic)
-        self._holdings.shares[partition] = Share(
+        share = self._holdings.shares[partition] = Share(
             partition=partition,
             queue=queue or self._delays[one.topic],
-            generation=self._holdings.ledger.assign(partition, base, one.metadata),
-            next=one.offset,
+            log=topic_log,
+            generation=self._holdings.ledger.assign(partition, committed, one.metadata, topic_log),
+            next=base or OFFSET_BEGINNING,
+            mark=low_mark(self.consumer, partition),
             committed=base,
-            metadata=one.metadata or "",
+            metadata=one.metadata or "" if base == committed else "",
             rung=Rung(one.partition) if queue is None else None,
         )
+        return share
+
+    def _begin_anew(self, share: Share, offset: int) -> Share:
+        """Take a partition over again, from ``offset`` on: its topic was made anew, or servers lost the log's end.
+
+        What was done of the former messages says nothing of those that have their offsets now.
+        """
+        topic, number = share.partition
+        topic_log = self._parts.cluster.logs([topic])[topic]
+        log.warning("partition %d of topic %s is another log by now, and is read from offset %d", number, topic, offset)
+        self._parts.mover.drop([share])
+        self._report(self._holdings.give_up([share]))
+        fresh = self._take_over(TopicPartition(*share.partition, offset), topic_log)
+        fresh.paused = share.paused
+        return fresh
+
+    def _read_anew(self, share: Share) -> None:
+        """Read a topic from its beginning that was deleted and made again."""
+        self._begin_anew(share, 0)
+        self.consumer.seek(TopicPartition(*share.partition, OFFSET_BEGINNING))
 
     def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Hand partitions over: let what runs end, commit, and fence what still runs."""
@@ -341,8 +367,7 @@ class Reader:
         while self._parts.mover.busy and time.monotonic() < deadline:
             self._parts.mover.step()
         self._finish(shares)
-        self._housekeeping.trim(shares)
-        self._housekeeping.finish()
+        self._housekeeping.finish(shares)
 
 
 def _shown(error: Exception) -> str:
