@@ -58,3 +58,22 @@ def test_a_job_that_stops_the_event_loop_stops_nothing(app: App, caplog: pytest.
 
     assert results == ["done"] * 4
     assert caplog.text.count("a job stopped the event loop") == 2
+
+
+def test_a_job_cancelled_before_its_first_step_has_failed(app: App) -> None:
+    """It ends like one that is cancelled later by what isn't boost, and gives its slot to the next."""
+
+    @app.boost(concurrency=2, retries=0, results=True)
+    async def job(cancels: bool) -> str:
+        me = asyncio.current_task()
+        for task in asyncio.all_tasks() if cancels else ():
+            if task is not me:
+                task.cancel()
+        return "ended"
+
+    jobs = job.push_many((number == 0,) for number in range(4))
+    with app.worker():
+        for number in (0, 2, 3):
+            assert jobs[number].get(timeout=10) == "ended"
+        with pytest.raises(JobFailed, match="CancelledError"):
+            jobs[1].get(timeout=10)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from boost_core.contracts.pool import CancelAnswer, Pool, Report
 from boost_core.contracts.specs import World
-from boost_core.types import Cancelled, Outcome, Run, RunnerCall
+from boost_core.types import Failed, Outcome, Run, RunnerCall
 
 log = logging.getLogger("boost.pool")
 
@@ -29,6 +29,7 @@ class AsyncioPool(Pool):
         super().__init__(options, size)
         self._mailbox: deque[Run] = deque()
         self._tasks: dict[Run, asyncio.Task[None]] = {}
+        self._begun: list[Run] = []  # in this turn of the loop
         self._outcomes: list[tuple[Run, Outcome]] = []
         self._running = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +53,7 @@ class AsyncioPool(Pool):
 
     def submit(self, runs: Sequence[Run]) -> None:
         self._mailbox.extend(runs)
-        self._call_soon(self._start)
+        self._call_soon(self._take_in)
 
     def free(self) -> int:
         return self.size - self._running - len(self._mailbox)
@@ -63,7 +64,12 @@ class AsyncioPool(Pool):
 
     # --- in the loop -----------------------------------------------------------------------------
 
+    def _take_in(self) -> None:
+        self._start()
+        self._watch()
+
     def _start(self) -> None:
+        """Start what waits, as far as there are slots. ``_watch`` follows, once a turn of the loop."""
         mailbox, loop, tasks = self._mailbox, self._loop, self._tasks
         assert loop is not None
         while mailbox and self._running < self.size and not self._closed:
@@ -71,19 +77,37 @@ class AsyncioPool(Pool):
             if run.claim():
                 self._running += 1
                 tasks[run] = asyncio.Task(self._job(run), loop=loop)  # create_task takes half as long again
+                self._begun.append(run)
+
+    def _watch(self) -> None:
+        """Have those that were started looked at, behind the first step of each."""
+        if self._begun:
+            begun, self._begun = self._begun, []
+            asyncio.get_running_loop().call_soon(self._look_after, begun)
+
+    def _look_after(self, begun: Sequence[Run]) -> None:
+        """Report those that were cancelled, by whomever, before their first step: they never entered the runner."""
+        tasks = self._tasks
+        lost = [run for run in begun if run in tasks and tasks[run].done()]
+        for run in lost:
+            self._leave(run)
+        if lost:
+            self._watch()
+            self._report([(run, run.cancel_reason or Failed(asyncio.CancelledError())) for run in lost])
 
     async def _job(self, run: Run) -> None:
         outcome = await self._run(run)
-        self._ended(run)
+        self._leave(run)
         if not self._outcomes:  # what ends in the same turn of the loop is reported together
             asyncio.get_running_loop().call_soon(self._report_all)
         self._outcomes.append((run, outcome))
 
     def _report_all(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
+        self._watch()
         self._report(outcomes)
 
-    def _ended(self, run: Run) -> None:
+    def _leave(self, run: Run) -> None:
         if self._tasks.pop(run, None) is not None:
             self._running -= 1
         if self._mailbox:
@@ -92,14 +116,12 @@ class AsyncioPool(Pool):
     def _cancel_task(self, run: Run) -> None:
         task = self._tasks.get(run)
         if task is not None:
-            # A task cancelled before its first step never enters the runner: report in its stead.
-            task.add_done_callback(lambda _task: self._never_ran(run))
             task.cancel()
 
-    def _never_ran(self, run: Run) -> None:
-        if run in self._tasks:
-            self._ended(run)
-            self._report(((run, run.cancel_reason or Cancelled()),))
+    def _give_up(self, run: Run) -> None:
+        self._cancel_task(run)
+        self._leave(run)
+        self._watch()
 
     # --- from other threads ------------------------------------------------------------------------
 
@@ -110,8 +132,7 @@ class AsyncioPool(Pool):
         return CancelAnswer.REQUESTED
 
     def abandon(self, run: Run) -> None:
-        self._call_soon(self._cancel_task, run)
-        self._call_soon(self._ended, run)
+        self._call_soon(self._give_up, run)
 
     def close(self, timeout: float) -> Sequence[Run]:
         if self._loop is None or self._thread is None:
