@@ -252,6 +252,7 @@ def test_options_decide_what_it_can():
         ({"url": "nats://a,nats://"}, "it has a host, a port and a login, and nothing behind them"),
         ({"replicas": 9}, "JetStream keeps 1 to 5 copies"),
         ({"max_payload": 5}, "headers alone may take 4,096 bytes"),
+        ({"max_payload": 32 * 2**20 + 1}, "JetStream stores messages of 33,554,432 bytes at most"),
         ({"lease": 0}, "it must be over 0 seconds"),
     ],
 )

@@ -273,6 +273,26 @@ def test_a_stream_of_one_without_delays_learns_them(server, build, queue):
     assert broker.depth(queue) == Depth(ready=2, delayed=1)
 
 
+def test_the_largest_bodies(launch, build, queue):
+    """Where server and option allow it, bodies go through up to all that JetStream stores; 50 MB fail alone, here."""
+    most = 32 * 1024 * 1024
+    broker = build(launch(settings={"max_payload": 2 * most}).url, max_payload=most)
+    subscription = subscribe(broker, queue)
+    largest = broker.spec.limits.max_body
+    frames = [Frame(f"{size}", queue, b"x" * size) for size in (1, largest, 50_000_000, 2)]
+
+    with pytest.raises(PublishError, match="a body of 50,000,000 bytes is over 33,550,336") as caught:
+        broker.publish(frames, 30)
+
+    deliveries = take(subscription, 3, queue)
+    assert (caught.value.failed, caught.value.unsure) == ([2], [])
+    assert [len(delivery.body) for delivery in deliveries] == [1, largest, 2]
+    assert subscription.ack(deliveries[::2]) == []
+    subscription.release(deliveries[1:2])
+    (again,) = take(subscription, 1, queue)
+    assert again.body == frames[1].body
+
+
 @pytest.mark.parametrize(
     ("limit", "words"),
     [

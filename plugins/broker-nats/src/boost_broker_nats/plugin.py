@@ -23,6 +23,9 @@ from boost_core.plugin import (
 HEADROOM: Final = 4096
 """Bytes of the server's ``max_payload`` that are kept free for headers."""
 
+MOST_PAYLOAD: Final = 32 * 1024 * 1024
+"""What JetStream stores of one message at most, whatever ``max_payload`` the server has."""
+
 TAKEOVER_MARGIN: Final = 5.0
 """What the server and a waiting worker may take once a dead worker's lease is over, in seconds."""
 
@@ -54,6 +57,8 @@ def _replicas(value: int) -> str | None:
 
 
 def _payload(value: int) -> str | None:
+    if value > MOST_PAYLOAD:
+        return f"JetStream stores messages of {MOST_PAYLOAD:,} bytes at most"
     return None if value > HEADROOM else f"headers alone may take {HEADROOM:,} bytes"
 
 
@@ -79,7 +84,7 @@ class NatsOptions:
     delays: bool = option(
         True, help="Have the server hold delayed messages and remove expired ones; False for servers before 2.12."
     )
-    max_payload: int = option(1024 * 1024, check=_payload, help="The server's max_payload, in bytes.")
+    max_payload: int = option(1024 * 1024, check=_payload, help="The server's max_payload, in bytes; 32 MiB at most.")
     lease: float = option(
         15.0, convert=duration, check=_positive, help="Seconds until a dead or stalled worker's messages go to another."
     )
