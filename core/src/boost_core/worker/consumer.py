@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -103,10 +105,11 @@ class Consumer:
 
     def _react(self, signals: Signals) -> None:
         if signals.force == _SECOND:
-            log.info("stopping: running jobs are asked to end, their messages go back")
+            _say("stopping: running jobs are asked to end, their messages go back")
             self._worker.hurry()
-        else:
-            log.info("draining: %d jobs here, at most %g s", self._worker.running, self._worker.drain_timeout)
+        elif self._worker.running:
+            more = "; Ctrl-C again to stop now" if signals.force == 1 else ""
+            _say(f"draining: {self._worker.running} jobs here, at most {self._worker.drain_timeout:g} s{more}")
 
     def _hand_on(self, signals: Signals, number: int, frame: FrameType | None) -> None:
         """Do what the script would have done on a signal: at once for Ctrl-C, after the drain for SIGTERM."""
@@ -122,3 +125,10 @@ class Consumer:
             os.kill(os.getpid(), number)
         elif number == signal.SIGINT and callable(before) and not self._main_is_over:
             before(number, frame)
+
+
+def _say(text: str) -> None:
+    """Tell whoever sent a signal, who may have no logging to read."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # whoever reads it is gone, or there was nobody
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
