@@ -93,10 +93,13 @@ class AsyncioPool(Pool):
             self._leave(run)
         if lost:
             self._watch()
-            self._report([(run, run.cancel_reason or Failed(asyncio.CancelledError())) for run in lost])
+            self._report([(run, _cancelled(run, asyncio.CancelledError())) for run in lost])
 
     async def _job(self, run: Run) -> None:
-        outcome = await self._run(run)
+        try:
+            outcome = await self._run(run)
+        except asyncio.CancelledError as error:  # of a control: the function's own are dealt with there
+            outcome = _cancelled(run, error)
         self._leave(run)
         if not self._outcomes:  # what ends in the same turn of the loop is reported together
             asyncio.get_running_loop().call_soon(self._report_all)
@@ -164,6 +167,11 @@ class AsyncioPool(Pool):
             await asyncio.wait(late, timeout=1.0)
         await loop.shutdown_asyncgens()
         await loop.shutdown_default_executor(*([1.0] if _executor_takes_seconds() else []))
+
+
+def _cancelled(run: Run, error: asyncio.CancelledError) -> Outcome:
+    """Return what was asked for; somebody else's cancellation is a failure like any other."""
+    return run.cancel_reason or Failed(error)
 
 
 def _executor_takes_seconds() -> bool:
