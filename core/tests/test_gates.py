@@ -308,3 +308,70 @@ def test_keep_is_called_for_what_runs() -> None:
     app.close()
 
     assert sorted(pushed.id for pushed in jobs) in kept
+
+
+class SpeechlessGate(Gate):
+    """A gate that can't say how much it wants."""
+
+    def admit(self, runs: Sequence[Run]) -> Sequence[Admission]:
+        """Let all start."""
+        return [START] * len(runs)
+
+    def demand(self, want: int) -> tuple[int, float | None]:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+def test_a_gate_that_cant_say_what_it_wants_stops_its_own_queue_only(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other queues of the broker are served; the log names the task."""
+    plug(app, gate("broken", lambda task: SpeechlessGate() if task.name == "stopped" else None))
+    stopped = app.boost("stopped")(lambda: None)
+    served = app.boost("served", results=True)(lambda: "served")
+    stopped.push()
+
+    with app.worker():
+        assert served.push().get(timeout=10) == "served"
+
+    assert stopped.depth().ready == 1
+    assert "a gate of task stopped failed; its queue backs off" in caplog.messages
+
+
+class CarefulGate(Gate):
+    """A gate that takes note of whom it was asked to keep."""
+
+    def __init__(self) -> None:
+        self.kept: set[str] = set()
+
+    def admit(self, runs: Sequence[Run]) -> Sequence[Admission]:
+        """Let all start."""
+        return [START] * len(runs)
+
+    def keep(self, runs: Sequence[Run]) -> None:
+        """Note them."""
+        self.kept.update(run.message.id for run in runs)
+
+
+class CarelessGate(CarefulGate):
+    """A gate that fails to keep anything."""
+
+    def keep(self, runs: Sequence[Run]) -> None:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+def test_a_gate_that_cant_keep_leaves_the_others_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    """Each is asked whatever became of those before it."""
+    memory = Registry().broker("memory")
+    app = App("keep", broker=attrs.evolve(memory, limits=attrs.evolve(memory.limits, lease=0.1)), store="memory")
+    careful, go = CarefulGate(), threading.Event()
+    plug(app, gate("careless", lambda _: CarelessGate(), GateStage.DEDUP), gate("careful", lambda _: careful))
+    job = app.boost("job")(lambda: go.wait(20)).push()
+
+    with app.worker():
+        eventually(lambda: careful.kept == {job.id})
+        go.set()
+
+    assert "a gate failed to keep what it gave 1 jobs" in caplog.messages
+    app.close()

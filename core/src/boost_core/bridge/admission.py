@@ -27,12 +27,6 @@ LONGEST_HOLD: Final = 1.0
 MOST_HELD: Final = 16
 DEADLY: Final = 3
 BAD_IN_A_ROW: Final = 10
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
-
-
-def longer(backoff: float) -> float:
-    """Return the back-off after one of so many seconds."""
-    return min(max(FIRST_BACKOFF, backoff * 2), LONGEST_BACKOFF)
 
 
 class Admission:
@@ -86,7 +80,7 @@ class Admission:
         lane = self._pump.lanes[delivery.queue]
         lane.bad_in_a_row = 0
         if plan is None or not lane.adopts(plan):
-            return Stray.run_of(UnknownTask(), delivery, next(self._tokens), self._pump, message)
+            return Stray.run_of(UnknownTask(message.task), delivery, next(self._tokens), self._pump, message)
         return Run(plan, message, delivery, next(self._tokens), self._pump.clock, self._pump, now)
 
     def _take_special(self, run: Run, *, stray: bool) -> None:
@@ -172,8 +166,7 @@ class Admission:
                 self.admit([run])
 
     def _refuse_all(self, runs: Sequence[Run], number: int, lane: Lane, error: Exception) -> None:
-        lane.backoff = longer(lane.backoff)
-        lane.not_before = self._pump.clock.monotonic() + lane.backoff
+        lane.back_off(self._pump.clock.monotonic())
         for gate in runs[0].task.gates[:number]:
             gate.undo(runs)
         log.warning("%d messages of %s go back: %s", len(runs), lane.queue, error)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from boost_core.bridge.admission import BAD_IN_A_ROW, Admission, longer
+from boost_core.bridge.admission import BAD_IN_A_ROW, Admission
 from boost_core.bridge.envelope import CodecOf
-from boost_core.bridge.lane import Lane
+from boost_core.bridge.lane import Lane, longer
+from boost_core.contracts.control import Gate
 from boost_core.errors import ConnectionLost, QueueGone
 from boost_core.native import Event
 
@@ -151,12 +152,12 @@ class Fetcher:
             return min(room, 1), None
         if len(lane.plans) != 1:
             return room, None  # gates that pace by demand have their queue for themselves
-        until: float | None = None
-        for gate in lane.plans[0].gates:
-            if room:
-                room, later = gate.demand(room)
-                until = later if until is None else until
-        return room, until
+        try:
+            return _gate_demand(lane.plans[0].gates, room)
+        except Exception:
+            lane.back_off(now)
+            log.exception("a gate of task %s failed; its queue backs off", lane.plans[0].name)
+            return 0, lane.not_before
 
     def _shut_absent(self, want: Mapping[str, int], now: float) -> float | None:
         """Shut off the queues that nothing was wanted of for a while; return when (monotonic) the next one is due."""
@@ -173,6 +174,15 @@ class Fetcher:
             for queue in due:
                 del self._absent[queue]
         return min(self._absent.values()) + SHUT_SECONDS if self._absent else None
+
+
+def _gate_demand(gates: Sequence[Gate], room: int) -> tuple[int, float | None]:
+    until: float | None = None
+    for gate in gates:
+        if room:
+            room, later = gate.demand(room)
+            until = later if until is None else until
+    return room, until
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

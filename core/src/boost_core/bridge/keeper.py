@@ -57,12 +57,17 @@ class Keeper:
         """Do what is due now."""
         now = self._pump.clock.monotonic()
         runs = self._pump.held_runs()
-        if now - self._renewed >= self._period * 0.99:
-            if self._leased and not self._pump.link.down:
-                self._pump.extend(runs)
-            self._renewed = now
-            _keep_gates(runs)
-        self._pump.release([run for run in runs if not run.started and now - run.queued >= UNSTARTED_SECONDS])
+        try:
+            if now - self._renewed >= self._period * 0.99:
+                self._renew(runs, now)
+        finally:
+            self._pump.release([run for run in runs if not run.started and now - run.queued >= UNSTARTED_SECONDS])
+
+    def _renew(self, runs: Sequence[Run], now: float) -> None:
+        if self._leased and not self._pump.link.down:
+            self._pump.extend(runs)
+        self._renewed = now
+        _keep_gates(runs)
 
 
 def _keep_gates(runs: Sequence[Run]) -> None:
@@ -72,4 +77,7 @@ def _keep_gates(runs: Sequence[Run]) -> None:
             if type(gate).keep is not Gate.keep:
                 gates[gate].append(run)
     for gate, its in gates.items():
-        gate.keep(its)
+        try:
+            gate.keep(its)
+        except Exception:
+            log.exception("a gate failed to keep what it gave %d jobs", len(its))

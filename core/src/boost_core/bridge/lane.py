@@ -20,6 +20,13 @@ MOST_AHEAD: Final = 256
 CREDIT_BEYOND_SLOTS: Final = 512
 """How many messages beyond what may run are held at most: waiting, or ended and about to be acknowledged."""
 
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
+
+
+def longer(backoff: float) -> float:
+    """Return the back-off after one of so many seconds."""
+    return min(max(FIRST_BACKOFF, backoff * 2), LONGEST_BACKOFF)
+
 
 class Lane:
     """Counts what a queue's messages are doing here. Taken per batch by the fetch and settle threads, hence the lock.
@@ -52,6 +59,11 @@ class Lane:
         """Return whether a task can run here: its own lane, or a message left here before its queue changed."""
         slots = self._slots.get(plan.name)
         return slots is not None and slots.pool is self.pool
+
+    def back_off(self, now: float) -> None:
+        """Take nothing for a while, longer each time until messages pass the gates again."""
+        self.backoff = longer(self.backoff)
+        self.not_before = now + self.backoff
 
     def room(self) -> int:
         """Return how many messages may be fetched now; 0 while enough are here, so that fetches come in batches."""
