@@ -103,6 +103,13 @@ class Stage:
         yield
         consumer.close()
 
+    def members(self):
+        """Return how many are in the group; None while nobody knows."""
+        try:
+            return len(self.admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE).members)
+        except KafkaException:  # its coordinator has just begun
+            return None
+
     def marks(self, topic, partitions):
         """Return the first and the next offset of each partition."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "looking"})

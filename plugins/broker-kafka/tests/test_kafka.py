@@ -653,6 +653,17 @@ class TestPartitionsChangeHands:
         assert second.ack(there) == []
         until(lambda: second_broker.depth(queue) == Depth())
 
+    @pytest.mark.parametrize("count", [0, 1], ids=["at once", "at work"])
+    def test_closing_leaves_the_group(self, stage, broker, queue, count):
+        """Who closes isn't in the group any more, so that nobody waits for it."""
+        subscription = stage.subscribe(broker, queue)
+        push(broker, queue, 1)
+        take(subscription, queue, count)
+
+        subscription.close()
+
+        assert stage.members() == 0
+
     def test_handover_waits_for_running_jobs(self, stage, queue):
         """A job that ends in time is acknowledged where it ran, and isn't run again."""
         gone = []

@@ -207,6 +207,31 @@ class TestServersGoAway:
         until(lambda: broker.depth(queue) == Depth())
         stage.close()
 
+    def test_outage_longer_than_the_session(self, launch, queue):
+        """Workers whose sessions ended come back as who they were, before the session of a former life could end."""
+        server = launch()
+        stage = Stage(server.url)
+        session, gone = 8, []
+        broker = stage.broker(session_timeout=session)
+        subscriptions = [stage.subscribe(broker, queue, lost=gone.extend) for _ in range(2)]
+        until(lambda: stage.members() == 2)
+        push(broker, queue, *range(16))
+        held = [take(one, queue, 8) for one in subscriptions]
+
+        server.kill()
+        until(lambda: len(gone) == 16)
+        server.start()
+        back = time.monotonic()
+        for one in subscriptions:
+            until(lambda one=one: connected(one))
+        again = [patiently(one, queue, 8) for one in subscriptions]
+        took = time.monotonic() - back
+
+        assert [sorted(bodies(one)) for one in again] == [sorted(bodies(one)) for one in held]
+        assert took < session
+        assert [one.ack(some) for one, some in zip(subscriptions, again, strict=True)] == [[], []]
+        stage.close()
+
     def test_cut_connections(self, launch, proxy, queue):
         """Connections that are reset are made anew; nothing is lost, and nothing that runs is taken away."""
         server = launch(advertised=proxy.port)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from boost_core.plugin import ConnectionLost, Delivery, Lost, QueueGone
+from boost_core.plugin import ConnectionLost, Delivery, Lost, QueueGone, new_id
 from boost_core.plugin.native import Event, Thread, sleep
 from boost_core.plugin.offsetledger import read_commit
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -33,6 +33,7 @@ IDLE_TICK, BUSY_TICK = 0.1, 0.02
 
 AT_ONCE: Final = 500
 _LAST_REPORTS: Final = 1.0
+_LEAVE_SECONDS: Final = 1.0
 _NOT_YET_SECONDS: Final = 0.1
 _HANDOVER_TICK: Final = 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
@@ -40,7 +41,11 @@ _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 @attrs.frozen(kw_only=True)
 class Parts:
-    """What a reader works with; they outlive it."""
+    """What a reader works with; they outlive it.
+
+    ``member`` is who it is in the group. A consumer that lost its session, or stands in for one that broke, comes back
+    as that at once; as somebody new it would wait for the session of its former life to end.
+    """
 
     name: str
     options: KafkaOptions
@@ -49,6 +54,7 @@ class Parts:
     mover: Mover
     commits: Commits
     lost: Lost
+    member: str = attrs.field(factory=new_id)
 
 
 class Reader:
@@ -72,6 +78,7 @@ class Reader:
         self.consumer = Consumer(
             {
                 **consumer_config(parts.options),
+                "group.instance.id": parts.member,
                 "error_cb": self._trouble.hear,
                 "on_commit": parts.commits.heard,
             }
@@ -357,7 +364,18 @@ class Reader:
             log.warning("leaving broker %s: %s", self._parts.name, _shown(error))
         finally:
             self.errands.end()
+            self._depart()
             self.consumer.close()
+
+    def _depart(self) -> None:
+        """Leave the group, or the others wait for our session to end: closing alone leaves a named member in it."""
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        try:
+            self.consumer.unsubscribe()
+            while self.consumer.memberid() and time.monotonic() < deadline:
+                self.consumer.poll(BUSY_TICK)
+        except KafkaException as error:
+            log.debug("the group hears of the end when the session ends: %s", error)
 
     def _wind_up(self) -> None:
         shares = list(self._holdings.shares.values())
