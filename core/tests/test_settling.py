@@ -8,10 +8,25 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
-from boost_core import App, Requeue
+from boost_core import App, Requeue, current
 from boost_core.builtin.memory import MemoryBroker, MemorySubscription
 from boost_core.builtin.plugin import MEMORY
-from boost_core.plugin import Control, Delivery, Ended, Frame, Lost, Policy, PolicyStage, QueueSpec, SettleError
+from boost_core.plugin import (
+    START,
+    Admission,
+    Control,
+    Delivery,
+    Ended,
+    Frame,
+    Gate,
+    GateStage,
+    Lost,
+    Policy,
+    PolicyStage,
+    QueueSpec,
+    Run,
+    SettleError,
+)
 from letters import dead_letters, eventually
 from plugged import control, importable, plug
 
@@ -179,3 +194,38 @@ def test_a_replaced_pump_is_waited_for(app: App) -> None:
     assert ended == [1]
     assert worker.counts["done"] == 1
     assert slow.depth().ready == slow.depth().running == 0
+
+
+class NotingGate(Gate):
+    """A gate that lets all start and notes the attempts that it hears have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+
+    def admit(self, runs: Sequence[Run]) -> Sequence[Admission]:
+        return [START] * len(runs)
+
+    def settled(self, ended: Sequence[Ended]) -> None:
+        self.ended += [end.run.attempt for end in ended]
+
+
+def test_a_gate_hears_of_an_end_before_the_next_attempt_is_stored(app: App) -> None:
+    """Once, also where storing is refused at first: what a job held is free although its message isn't settled."""
+    noting = NotingGate()
+    gated = type("Gated", (Control,), {"gate": lambda _self, _task: noting})
+    plug(app, control("noting", gated, gate=GateStage.RATE))
+
+    @app.boost("job", retries=1, retry_delay=0, results=True)
+    def job() -> int:
+        if current.attempt == 1:
+            raise ValueError
+        return current.attempt
+
+    pushed = job.push()
+    RoughBroker.current.refused_swaps = 1
+    with app.worker():
+        eventually(lambda: noting.ended == [1])
+        assert job.depth().running == 1
+        assert pushed.get(timeout=10) == 2
+
+    assert noting.ended == [1, 2]
