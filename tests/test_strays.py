@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from projects import NOTING, Project
 
@@ -84,7 +85,11 @@ def test_a_message_for_an_unknown_task_waits_for_a_deploy(project: Project) -> N
     worked = project.boost("worker", path, "--burst")
 
     assert worked.returncode == 0, worked.stderr
-    assert "queue mixed: no task named 'newer' is declared here; its message waits" in worked.stderr
+    (job_id,) = re.findall("[0-9a-f]{32}", worked.stderr)
+    assert re.findall(r"WARNING (.*)", worked.stderr) == [
+        "queue mixed: no task named 'newer' is declared here; its message waits",
+        f"job {job_id} of newer comes back in 60 s after attempt 1: UnknownTask",
+    ]
     assert project.notes() == ["ran 7"]
     (row,) = json.loads(project.boost("queue", "list", path, "-o", "json").stdout)
     assert (row["ready"], row["delayed"], row["running"], row["dead"]) == (0, 1, 0, 0)

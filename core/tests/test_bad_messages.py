@@ -204,6 +204,7 @@ def test_an_unknown_task_is_parked_ten_times_then_dead(timed: App, clock: FakeCl
         (letter,) = eventually(lambda: dead_letters(known))
 
     assert (letter.id, letter.reason, letter.task, letter.attempt) == (job.id, "unknown_task", "newer", 1)
+    assert letter.error == "no task named 'newer' is declared by the workers of this queue"
     assert b'"args":[1]' in sent.body
     assert b'"args":[1]' in letter.body
 

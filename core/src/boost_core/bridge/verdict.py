@@ -118,7 +118,7 @@ def dead_frame(ended: Ended, verdict: Dead, codec: Codec, tag: str, dead_queue: 
         attempt=run.attempt if known else 0,
         failures=_with_failure(ended, now) if known else (),
     )
-    letter.error, letter.traceback = error_of(ended.outcome)
+    letter.error, letter.traceback = error_of(ended)
     body = wrap_dead(tag, codec.encode_dead(letter), run.delivery.body)
     if len(body) > max_body:
         letter.traceback, letter.failures = None, ()
@@ -129,13 +129,16 @@ def dead_frame(ended: Ended, verdict: Dead, codec: Codec, tag: str, dead_queue: 
     return Frame(letter.id, dead_queue, body, dedup_id=f"{letter.id}:dead")
 
 
-def error_of(outcome: object) -> tuple[str | None, str | None]:
+def error_of(ended: Ended) -> tuple[str | None, str | None]:
     """Return an outcome's error in one line, and its traceback, where it has them."""
+    outcome: object = ended.outcome
     if isinstance(outcome, Failed):
         error = outcome.error
         return f"{type(error).__qualname__}: {text_of(error)}"[:1024], traceback_text(error)
     if isinstance(outcome, BadBody):
         return str(outcome.error), None
+    if isinstance(outcome, UnknownTask):
+        return f"no task named {text_of(ended.run.message.task)!r} is declared by the workers of this queue", None
     if isinstance(outcome, TimedOut):
         return f"over its time-out of {outcome.timeout:g} s", None
     if isinstance(outcome, WorkerLost):
@@ -148,6 +151,6 @@ def _with_failure(ended: Ended, now: int) -> tuple[Failure, ...]:
     if isinstance(outcome, Failed):
         name, text = type(outcome.error).__qualname__, text_of(outcome.error)
     else:
-        name, text = type(outcome).__name__, (error_of(outcome)[0] or "")[:1024]
+        name, text = type(outcome).__name__, (error_of(ended)[0] or "")[:1024]
     failures = (*message.failures, Failure(attempt=message.attempt, at=now, type=name, message=text))
     return failures if len(failures) <= KEPT_FAILURES else (failures[0], *failures[1 - KEPT_FAILURES :])
