@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench.measure import Figure, bound
-from bench.processes import Place, place, until
+from bench.processes import Place, place
 
 PUSHES = 300
 IDLE_SECONDS = 10.0
@@ -19,6 +19,7 @@ def figures() -> list[Figure]:
     with place() as its:
         worker = its.worker()
         waits = _waits(its)
+        time.sleep(1.0)
         cpu, memory = idle(worker.pid, IDLE_SECONDS)
     hundredths = statistics.quantiles(waits, n=100)
     note = "sqlite, another process, ack after the run"
@@ -36,14 +37,13 @@ def _waits(its: Place) -> list[float]:
 
     for number in range(PUSHES + 10):
         stamp.push(time.monotonic())
-        until(lambda count=number: len(its.notes()) > count, "a stamp")
+        its.await_notes(number, "a stamp")
         time.sleep(0.02)
     return [float(line) * 1000 for line in its.notes()][10:]
 
 
 def idle(pid: int, seconds: float) -> tuple[float, float]:
     """Return a process's share of a core in percent over so many seconds, and its memory in MB."""
-    time.sleep(1.0)
     before = _cpu_seconds(pid)
     time.sleep(seconds)
     share = (_cpu_seconds(pid) - before) / seconds * 100

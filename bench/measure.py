@@ -24,7 +24,7 @@ class Figure:
     def __str__(self) -> str:
         spread = f"[{self.low:.3g} .. {self.high:.3g}]"
         mark = "ok  " if self.holds else "MISS"
-        return f"{mark} {self.name:<46} {self.value:>8.3g} {self.unit:<4} {spread:<20} {self.goal:<12} {self.note}"
+        return f"{mark} {self.name:<50} {self.value:>8.3g} {self.unit:<4} {spread:<20} {self.goal:<12} {self.note}"
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -13,18 +13,20 @@ from typing import Any
 
 from boost_core import App
 
-from bench.measure import Figure, at_least, bound
+from bench.measure import Figure, at_least, bound, seconds
 from bench.processes import Place, place, until
-from bench.raw import RAW, Raw, timed
+from bench.raw import RAW
+from bench.raw.rival import Raw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
-from launcher import Proxy, install, start
+from launcher import Kafka, Proxy, install, start
 from with_broker import SERVERS, address
 
 BATCHED, SINGLES, PAIRS = 5000, 300, 7
-SLOW = {"nats": 1000}
-"""How many where each message waits for the disk."""
+COUNTS = {"nats": 1000, "kafka": 50_000}
+"""How many in batches where each message waits for the disk, and where acks are committed ten times a second."""
+STORED = "stored by the server before the call returns"
 KILLS = 30
 RESTARTS = 3
 QUEUES = 20
@@ -48,24 +50,22 @@ def measure(broker: str, group: str) -> int:
 # --- beside the plain client -----------------------------------------------------------------------------
 
 
-def speed(broker: str, _server: Any) -> list[Figure]:
-    """Return how fast it is beside the plain client."""
-    url = os.environ["BOOST_BROKER"]
-    ours, raw = Ours(url), RAW[broker](url)
-    note = "stored by the server before the call returns"
+def speed(broker: str, server: Any) -> Iterator[Figure]:
+    """Compare with the plain client."""
+    ours, raw = Ours(os.environ["BOOST_BROKER"]), RAW[broker](server.url)
+    count, single = COUNTS.get(broker, BATCHED), SINGLE.get(broker, 0.7)
     try:
-        count = SLOW.get(broker, BATCHED)
-        bulk = _ratios(ours.publish_batches, raw.publish_batches, count, ours, raw)
-        single = _ratios(ours.publish_singles, raw.publish_singles, SINGLES, ours, raw)
-        drain = [_drained(ours, raw, count) for _ in range(PAIRS)]
+        yield _batches(f"{broker} push_many / confirmed batches of 100", ours, raw, raw.publish_batches, count, 0.5)
+        for name, publish in raw.quicker_publishing().items():
+            yield _batches(f"{broker} push_many / {name}", ours, raw, publish, count)
+        values = _ratios(ours.publish_singles, raw.publish_singles, SINGLES, ours, raw)
+        yield at_least(f"{broker} push / one confirmed publish", values, single, STORED)
+        yield _draining(f"{broker} drain / take and ack batches of 100", ours, raw, raw.drain, count, 0.3)
+        for name, drain in raw.quicker_draining().items():
+            yield _draining(f"{broker} drain / {name}", ours, raw, drain, count)
     finally:
-        ours.app.close()
+        ours.close()
         raw.close()
-    return [
-        at_least(f"{broker} push_many / confirmed batches of 100", bulk, 0.5, note),
-        at_least(f"{broker} push / one confirmed publish", single, SINGLE.get(broker, 0.7), note),
-        at_least(f"{broker} drain / take and ack batches of 100", drain, 0.3, "ack after the run, 8 threads"),
-    ]
 
 
 class Ours:
@@ -73,8 +73,10 @@ class Ours:
 
     def __init__(self, url: str) -> None:
         self.app = App("bench", broker=url, store="memory")
-        self.task: Any = self.app.boost("noop", concurrency=8)(_noop)
+        # With a time-out, as RabbitMQ wants to know that no job takes longer than it allows.
+        self.task: Any = self.app.boost("noop", concurrency=8, timeout=60)(_noop)
         self.task.push(0)
+        self._seen_elsewhere: Any = App("bench", broker=url, store="memory").boost("noop")(_noop)
 
     def publish_batches(self, count: int) -> None:
         """Push in batches of 100."""
@@ -88,33 +90,52 @@ class Ours:
             self.task.push(number)
 
     def drain(self, count: int) -> float:
-        """Run what waits; return the seconds from the first finished job to the last ack."""
+        """Run what waits; return the seconds from the first finished job until another process sees all acks."""
         worker = self.app.worker()
         with worker:
             until(lambda: worker.counts["done"] > 0, "the first job")
-            begun, already = time.perf_counter(), worker.counts["done"]
+            begun = time.perf_counter()
+            already: int = worker.counts["done"]
             until(lambda: worker.counts["done"] >= count, "all jobs")
+            until(lambda: self._seen_elsewhere.wait_idle(0), "the last ack")
             return (time.perf_counter() - begun) * count / (count - already)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.app.close()
+        self._seen_elsewhere.app.close()
 
 
 def _noop(number: int) -> None: ...
 
 
-def _ratios(mine: Any, theirs: Any, count: int, ours: Ours, raw: Raw) -> list[float]:
+def _batches(
+    name: str, ours: Ours, raw: Raw, publish: Callable[[int], None], count: int, goal: float | None = None
+) -> Figure:
+    return at_least(name, _ratios(ours.publish_batches, publish, count, ours, raw), goal, STORED)
+
+
+def _ratios(
+    mine: Callable[[int], None], theirs: Callable[[int], None], count: int, ours: Ours, raw: Raw
+) -> list[float]:
     values = []
     for _ in range(PAIRS):
-        values.append(timed(theirs, count) / timed(mine, count))
+        values.append(seconds(lambda: theirs(count)) / seconds(lambda: mine(count)))
         raw.drain(count)
     ours.task.clear()
     return values
 
 
-def _drained(ours: Ours, raw: Raw, count: int) -> float:
-    ours.task.clear()
-    ours.publish_batches(count)
-    raw.publish_batches(count)
-    mine = ours.drain(count)
-    return timed(raw.drain, count) / mine
+def _draining(
+    name: str, ours: Ours, raw: Raw, drain: Callable[[int], None], count: int, goal: float | None = None
+) -> Figure:
+    values = []
+    for _ in range(PAIRS):
+        ours.publish_batches(count)
+        raw.publish_batches(count)
+        mine = ours.drain(count)
+        values.append(seconds(lambda: drain(count)) / mine)
+    return at_least(name, values, goal, "ack after the run, 8 threads; until others see all acks")
 
 
 # --- promises ------------------------------------------------------------------------------------------
@@ -162,7 +183,7 @@ def _restart(broker: str, server: Any, its: Place) -> Figure:
         server.start()
         back = time.monotonic()
         _push(stamp)
-        until(lambda count=number: len(its.notes()) > count, "a job after the restart")
+        its.await_notes(number, "a job after the restart")
         waits.append(time.monotonic() - back)
     note = f"{RESTARTS} times killed -9 and started again; from the server's first answer to the job's start"
     return bound(f"{broker} works again after a restart, worst", waits, max(waits), "s", 5.0, note)
@@ -185,46 +206,33 @@ def _push(stamp: Any) -> None:
 
 
 def idleness(broker: str, server: Any) -> Iterator[Figure]:
-    """Watch a worker that serves twenty empty queues."""
-    with place() as its:
-        yield from _idle(broker, server, its)
+    """Watch a worker that serves twenty empty queues, through a proxy that counts."""
+    with Proxy(server.port) as proxy, place() as its:
+        if isinstance(server, Kafka):  # it sends clients to the address that it knows itself by
+            server.stop()
+            server.advertised = proxy.port
+            server.start()
+        os.environ["BOOST_BROKER"] = os.environ["BOOST_BROKER"].replace(f":{server.port}", f":{proxy.port}")
+        yield from _idle(broker, proxy, its)
 
 
-def _idle(broker: str, server: Any, its: Place) -> Iterator[Figure]:
+def _idle(broker: str, proxy: Proxy, its: Place) -> Iterator[Figure]:
     from bench.latency import idle
 
-    proxy = Proxy(server.port)
-    url = os.environ["BOOST_BROKER"].replace(f":{server.port}", f":{proxy.port}")
-    counted = broker != "kafka"  # its server sends clients to the address it knows itself by
-    if counted:
-        os.environ["BOOST_BROKER"] = url
     (its.folder / "many.py").write_text(
         "from boost_core import boost\n"
         + "".join(f"@boost('idle{number}')\ndef idle{number}(): ...\n" for number in range(QUEUES))
     )
     worker = its.worker(its.folder / "many.py")
-    time.sleep(3.0)
+    time.sleep(4.0)  # it has settled by then
     before = proxy.round_trips
     cpu, _ = idle(worker.pid, IDLE_SECONDS)
     trips = (proxy.round_trips - before) / IDLE_SECONDS
-    connections = proxy.connections if counted else _connections(worker.pid)
+    connections = proxy.connections
     note = f"{QUEUES} queues, over {IDLE_SECONDS:g} s"
     yield bound(f"{broker} idle worker, share of a core", [cpu], cpu, "%", 1.0, note)
-    if counted:
-        yield bound(f"{broker} idle worker, round trips", [trips], trips, "/s", 5.0, note)
+    yield bound(f"{broker} idle worker, round trips", [trips], trips, "/s", 5.0, note)
     yield bound(f"{broker} idle worker, connections", [connections], connections, "", 4.0, note)
-
-
-def _connections(pid: int) -> int:
-    """Return how many TCP connections a process has, over IPv4 or IPv6."""
-    sockets = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if os.path.islink(path)}
-    inodes = {name[8:-1] for name in sockets if name.startswith("socket:[")}
-    established = "01"
-    return sum(
-        line.split()[9] in inodes and line.split()[3] == established
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-    )
 
 
 GROUPS: dict[str, Callable[[str, Any], Iterable[Figure]]] = {
