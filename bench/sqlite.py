@@ -1,9 +1,10 @@
 """The embedded queue beside bare sqlite3 loops of the same durability: WAL, synchronous=NORMAL.
 
-The bare loops are the plainest queue in SQL that does what a job queue must: several queues in a table,
-priority, due time, an owner to claim by, and one index that serves the claim. They neither check nor encode
-anything, and run nothing. Messages are of 1 KiB; the figures for the smallest ones, where all that a loop leaves
-out weighs most, stand beside them.
+The bare loops are the plainest queue in SQL that does what a job queue must: several queues in a table, priority, due
+time, an owner to claim by, and one index that serves the claim. They neither check nor encode anything, and run
+nothing. Beside the goal for pushes stands, without one, the plainest insert there is: into a table of ids and bodies,
+from which no two processes could take their messages. Messages are of 1 KiB; the figures for the smallest ones, where
+all that a loop leaves out weighs most, stand beside them.
 """
 
 from __future__ import annotations
@@ -40,11 +41,17 @@ class Bare:
             " attempt INTEGER NOT NULL, owner INTEGER, body BLOB NOT NULL)"
         )
         self._connection.execute("CREATE INDEX waiting ON q (queue, prio DESC, id) WHERE owner IS NULL")
+        self._connection.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, body BLOB NOT NULL)")
 
     def insert_one_by_one(self, count: int) -> None:
         """Insert, a transaction each."""
         for _ in range(count):
             self._connection.execute(_INSERT, self._row)
+
+    def insert_plainly(self, count: int) -> None:
+        """Insert into a table of ids and bodies, which nobody could claim from; a transaction each."""
+        for _ in range(count):
+            self._connection.execute("INSERT INTO plain (body) VALUES (?)", self._row[-1:])
 
     def insert_batches(self, count: int) -> None:
         """Insert 1,000 a transaction, as push_many does."""
@@ -119,6 +126,9 @@ def _figures(what: str, text: int, push: float | None, batch: float | None) -> l
         try:
             return [
                 _pushing(f"sqlite push / insert{what}", ours, ours.push_one_by_one, bare.insert_one_by_one, push),
+                _pushing(
+                    f"sqlite push / two-column insert{what}", ours, ours.push_one_by_one, bare.insert_plainly, None
+                ),
                 _pushing(f"sqlite push_many / inserts{what}", ours, ours.push_batches, bare.insert_batches, batch),
                 _draining(f"sqlite drain / claim + ack{what}", ours, bare, batch),
             ]
