@@ -289,6 +289,23 @@ def test_a_second_sigterm_changes_nothing(project: Project) -> None:
     assert project.notes()[2:] == ["ended"]
 
 
+def test_a_file_that_consumes_as_it_is_imported_is_served_by_the_command_alone(project: Project) -> None:
+    """Two workers in a process would each have its slots, and one of them no drain; the file's line is told."""
+    text = NOTING + "@boost('f')\ndef f():\n    note('ran')\nf.consume()\n"
+    path = project.write("tasks.py", text)
+    project.boost("call", path, "f")
+
+    worked = project.boost("worker", path, "--burst")
+
+    assert (worked.returncode, project.notes()) == (0, ["ran"])
+    line = text.splitlines().index("f.consume()") + 1
+    assert worked.stderr.splitlines()[0] == (
+        f"{path}:{line}: RuntimeWarning: consume() of task 'f' does nothing where the boost command imports its file; "
+        "put it under if __name__ == '__main__':"
+    )
+    assert worked.stderr.count(" | broker sqlite ") == 1
+
+
 def test_consume_outside_of_the_main_thread_is_refused(project: Project) -> None:
     """It couldn't hear Ctrl-C there, and would end without a drain; once the worker is there, any thread may add."""
     text = (

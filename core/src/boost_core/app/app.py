@@ -8,10 +8,12 @@ import os
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar
 
 import attrs
 
@@ -44,6 +46,19 @@ _WORKER = "boost_core.worker.worker:Worker"
 _TASK_OF = attrgetter("task")
 _CALLS = frozenset({Call})
 _CONSUMER = "boost_core.worker.consumer:Consumer"
+
+
+_DECLARING: Final = ContextVar("declaring", default=False)
+
+
+@contextmanager
+def declaring() -> Iterator[None]:
+    """Let files be imported in the block for their declarations only: ``consume()`` warns and starts nothing."""
+    token = _DECLARING.set(True)
+    try:
+        yield
+    finally:
+        _DECLARING.reset(token)
 
 
 class App:
@@ -299,6 +314,13 @@ class App:
 
     def consume(self, task: Task[..., Any]) -> None:
         """Work on a task in the background of this process; see ``Task.consume``."""
+        if _DECLARING.get():
+            text = (
+                f"consume() of task {task.name!r} does nothing where the boost command imports its file; "
+                "put it under if __name__ == '__main__':"
+            )
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            return
         with self._lock:
             consumer = self._consumer
             if consumer is None or not consumer.alive:

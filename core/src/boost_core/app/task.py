@@ -154,7 +154,8 @@ class Task(Pushing[P, R]):
     def consume(self) -> None:
         """Work on this task here, in the background; the process stays alive until Ctrl-C, then drains.
 
-        Other tasks' ``consume`` share the worker; a second call for this one warns and changes nothing.
+        Other tasks' ``consume`` share the worker; a second call for this one warns and changes nothing, and so does one
+        in a file that the ``boost`` command imports.
         """
         self.app.consume(self)
 

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from boost_core import boost, default_app
-from boost_core.app.app import App
+from boost_core.app.app import App, declaring
 from boost_core.errors import TargetError
 from boost_core.plugin.place import name_file
 
@@ -30,9 +30,10 @@ def load_app(targets: tuple[str, ...], broker: str | None = None) -> App:
     if not targets:
         targets = _configured()
     apps: dict[App, str] = {}
-    for target in targets:
-        for app, name in _apps_of(target):
-            apps.setdefault(app, name)
+    with declaring():
+        for target in targets:
+            for app, name in _apps_of(target):
+                apps.setdefault(app, name)
     if len(apps) > 1:
         raise TargetError(" ".join(targets), f"there are several apps; name one: {', '.join(sorted(apps.values()))}")
     (app,) = apps
