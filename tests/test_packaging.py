@@ -203,6 +203,6 @@ def test_every_package_is_bound_by_the_rules_of_types_and_imports() -> None:
     }
 
     assert {str(package.folder.relative_to(ROOT) / "src") for package in packages} <= set(tool["mypy"]["files"])
-    assert {"tools", "examples"} <= set(tool["mypy"]["files"])
+    assert {"tools", "bench", "examples"} <= set(tool["mypy"]["files"])
     assert set(tool["importlinter"]["root_packages"]) == modules
     assert bound == {library: modules - {f"boost_pool_{library}"} for library in bound}
