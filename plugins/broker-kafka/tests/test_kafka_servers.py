@@ -8,6 +8,7 @@ import time
 
 import pytest
 from boost_core.plugin import BrokerUnavailable, ConnectionLost, Depth, Frame, PublishError, QueueSpec
+from kafka_speaker import KAFKA_2_2, Speaker
 from kafka_stage import PATIENCE, Stage, bodies, make_broker, push, push_surely, take, until
 from launcher import Proxy, free_ports
 
@@ -64,6 +65,21 @@ class TestWrongServers:
 
         assert problem.startswith(f"127.0.0.1:{proxy.port} answers, but not as Kafka does: ")
         assert problem.endswith(CHECK_ADDRESS)
+
+    def test_old_server(self, queue):
+        """A server whose topics have no ids is refused when queues are declared, with the oldest version that will do."""
+        with Speaker(KAFKA_2_2) as speaker:
+            broker = make_broker(f"kafka://127.0.0.1:{speaker.port}", timeout=2)
+            broker.open()
+
+            with pytest.raises(BrokerUnavailable) as caught:
+                broker.declare([QueueSpec(name=queue)])
+            broker.close()
+
+        assert str(caught.value) == (
+            f"broker 'kafka': topic '{queue}' has no id, as topics have since Kafka 2.8\n"
+            "  Upgrade the servers: by its id a topic is told from a former one that was deleted."
+        )
 
     def test_server_that_hangs(self):
         """One that accepts and says nothing is given up after the time-out, not before."""

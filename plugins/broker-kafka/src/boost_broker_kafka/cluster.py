@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import attrs
 from boost_core.plugin import BrokerUnavailable
 from boost_core.plugin.native import Lock, sleep
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition, Uuid
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from boost_broker_kafka.config import client_config
@@ -30,6 +30,7 @@ NOT_YET: Final = frozenset(
 )
 """Answers for a topic or a group whose server has just started, or took it over a moment ago."""
 
+_NO_ID: Final = str(Uuid(0, 0))
 _NOT_SEEN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 FRESH_SECONDS: Final = 30.0
@@ -42,7 +43,10 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.02
 
 @attrs.frozen
 class Topic:
-    """How many partitions a topic has, 0 while one of them has no leader, and what tells it from a former one."""
+    """How many partitions a topic has, 0 while one of them has no leader, and what tells it from a former one.
+
+    That is its id; "" where the server is older than such ids.
+    """
 
     partitions: int
     log: str
@@ -269,4 +273,5 @@ def _outcome(future: Future[Any]) -> Any:
 def _topic(description: Any) -> Topic:
     partitions = description.partitions
     usable = all(one.leader is not None and one.leader.id >= 0 for one in partitions)
-    return Topic(len(partitions) if usable else 0, str(description.topic_id))
+    log = str(description.topic_id)
+    return Topic(len(partitions) if usable else 0, "" if log == _NO_ID else log)

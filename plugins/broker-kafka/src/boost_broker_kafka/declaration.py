@@ -17,6 +17,7 @@ from boost_broker_kafka.ladder import RUNGS
 from boost_broker_kafka.plugin import KafkaOptions
 from boost_broker_kafka.topics import delay_topic, topic_of
 
+OLDEST: Final = "2.8"
 _DEFAULT_LARGEST: Final = 1_048_588
 _LOOK: Final = 0.02
 _FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
@@ -74,6 +75,7 @@ def _ready(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> dict[s
     deadline = time.monotonic() + options.timeout
     while True:
         found = cluster.describe(topics) if topics else {}
+        _check_ids(found)
         counts = {topic: one.partitions for topic, one in found.items() if isinstance(one, Topic) and one.partitions}
         if len(counts) == len(topics):
             return counts
@@ -82,6 +84,14 @@ def _ready(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> dict[s
             why = state.str() if isinstance(state, KafkaError) else "a partition has no leader"
             raise BrokerUnavailable("kafka", f"topic {topic!r} is there, but can't be used: {why}")
         sleep(_LOOK)
+
+
+def _check_ids(found: dict[str, Topic | KafkaError]) -> None:
+    nameless = [topic for topic, one in found.items() if isinstance(one, Topic) and not one.log]
+    if nameless:
+        problem = f"topic {nameless[0]!r} has no id, as topics have since Kafka {OLDEST}"
+        fix = "Upgrade the servers: by its id a topic is told from a former one that was deleted."
+        raise BrokerUnavailable("kafka", problem, fix)
 
 
 def _check_order(topic: str, partitions: int, wanted: int) -> None:
