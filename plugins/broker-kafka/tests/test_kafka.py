@@ -233,6 +233,18 @@ class TestPublishing:
         assert caught.value.problem == f"a message of {size:,} bytes is over max_body=1,000,000"
         assert broker.depth(queue).ready == 1
 
+    def test_large_body_where_the_option_allows_it(self, stage, queue):
+        """With max_body raised 50 MB are stored and fetched as they are, and so is what came before and after."""
+        broker = stage.broker(partitions=1, max_body=60_000_000, timeout=PATIENCE)
+        subscription = stage.subscribe(broker, queue)
+        sent = [b"before", os.urandom(1000) * 50_000, b"after"]
+
+        broker.publish([Frame(f"{index}", queue, body) for index, body in enumerate(sent)], PATIENCE)
+
+        got = take(subscription, queue, 3)
+        assert [one.body == body for one, body in zip(got, sent, strict=True)] == [True, True, True]
+        assert subscription.ack(got) == []
+
     def test_unknown_topic_surely_fails(self, broker, queue):
         """A topic that was never made, or was deleted, stores nothing: no frame is unsure, others are stored."""
         broker.declare([QueueSpec(name=queue)])
