@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: children would be deaf to it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TOOLS = Path(__file__).resolve().parent / "tools"
 REASON = "a test that is skipped proves nothing; mend what it lacks, or take it out"
 
 
@@ -33,3 +36,15 @@ def _failed_if_skipped(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"{report.longrepr[2]}: {REASON}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say whose servers can't be had here: the tests of what works with them were left out."""
+    if not TOOLS.exists():  # a copy, beside packages that stand alone
+        return
+    sys.path.insert(0, str(TOOLS))
+    from launcher import NAMES, available
+
+    for name, reason in ((name, available(name)) for name in NAMES):
+        if reason is not None:
+            terminalreporter.write_line(f"NOT PROVEN: {name}: {reason}", red=True)

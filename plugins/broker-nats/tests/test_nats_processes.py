@@ -121,10 +121,8 @@ def test_doctor(server, tmp_path):
     assert "NATS 2.15 with JetStream" in done.stdout
 
 
-def test_whether_there_is_a_server(capsys):
-    """Where it can't be had, the broker is said to be not proven, and the run fails where everything must be proven."""
+def test_whether_there_is_a_server():
+    """A server that can't be had fails the run where everything must be proven."""
     reason = available("nats")
-    if reason:
-        with capsys.disabled():
-            print(f"\nNOT PROVEN: nats ({reason})")
+
     assert not (reason and os.environ.get("CI") == "true"), reason

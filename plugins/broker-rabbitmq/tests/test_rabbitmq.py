@@ -23,13 +23,10 @@ from launcher import available
 from rabbitmq_stage import MOST, bodies, declare, make_broker, push, push_error, subscribe, take, until
 
 
-def test_a_server_can_be_had(capsys):
-    """A server that can't be had is said to be not proven, and fails the run where everything must be proven."""
+def test_a_server_can_be_had():
+    """A server that can't be had fails the run where everything must be proven."""
     reason = available("rabbitmq")
 
-    with capsys.disabled():
-        if reason is not None:
-            print(f"\nNOT PROVEN: broker rabbitmq: {reason}")
     assert reason is None or os.environ.get("CI") != "true"
 
 
