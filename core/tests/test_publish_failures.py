@@ -137,6 +137,32 @@ def test_what_is_unsure_is_repeated_on_a_broker_that_deduplicates() -> None:
     app.close()
 
 
+@pytest.mark.parametrize(
+    ("second", "failed", "unsure"),
+    [
+        (((0, 1), ()), [1], [2]),
+        (((0,), ()), [1], []),
+        (BrokerUnavailable("frail", "away"), [1], [2]),
+        (ConnectionLost("frail", "cut"), [], [1, 2]),
+    ],
+)
+def test_what_was_unsure_once_stays_so_until_it_is_stored(
+    impatient: None, second: Any, failed: list[int], unsure: list[int]
+) -> None:
+    """However surely the repeats fail, the first attempt may have stored it; only a success settles that."""
+    able = FRAIL.capabilities | {Capability.DEDUP}
+    app = App("dedup", broker=attrs.evolve(FRAIL, capabilities=able), store="memory")
+    job = numbers(app)
+    job.broker.steps = [((1,), (2,)), second]
+    job.broker.always = lambda frames: (range(len(frames)), ())
+
+    with pytest.raises(PublishError) as caught:
+        job.push_many((number,) for number in range(4))
+
+    assert (list(caught.value.failed), list(caught.value.unsure)) == (failed, unsure)
+    app.close()
+
+
 def test_places_count_all_calls_of_push_many(app: App) -> None:
     """A failure in the second batch is named by its place among all calls; the first batch is stored."""
     job = numbers(app)

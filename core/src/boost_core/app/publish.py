@@ -212,12 +212,12 @@ def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) 
 def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
     indexes: Sequence[int] = range(len(frames))
     waiting = frames
+    unsure: Sequence[int] = ()
     while True:
         try:
             broker.publish(waiting, max(deadline - time.monotonic(), 0.001))
         except PublishError as error:
-            failed = [indexes[number] for number in error.failed]
-            unsure = [indexes[number] for number in error.unsure]
+            failed, unsure = _by_place(error, indexes, unsure)
             repeatable = not unsure or Capability.DEDUP in broker.spec.capabilities
             if not repeatable or time.monotonic() + _REPEAT_WAIT >= deadline:
                 raise PublishError(error.broker, error.problem, failed, unsure) from error
@@ -227,9 +227,20 @@ def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float)
         except BrokerUnavailable as error:
             if waiting is frames:  # nothing was published before: it is away
                 raise
-            raise not_stored(error, indexes) from error
+            failed, unsure = _by_place(not_stored(error, range(len(indexes))), indexes, unsure)
+            raise PublishError(error.broker, error.problem, failed, unsure) from error
         else:
             return
+
+
+def _by_place(error: PublishError, indexes: Sequence[int], unsure_before: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the places of what failed and of what is unsure, where attempt after attempt was made of ``indexes``.
+
+    What an earlier attempt may have stored stays unsure, however surely this one failed.
+    """
+    unsure = {*(indexes[number] for number in error.unsure), *unsure_before}
+    left = sorted(indexes[number] for number in (*error.failed, *error.unsure))
+    return [place for place in left if place not in unsure], [place for place in left if place in unsure]
 
 
 def not_stored(error: BrokerUnavailable, tried: Sequence[int], untried: Sequence[int] = ()) -> PublishError:
