@@ -249,6 +249,17 @@ def test_misuse_is_refused_with_its_remedy(name: str, tmp_path: Path) -> None:
 
 
 @proven_on(*REDISES)
+def test_a_foreign_program_on_a_servers_port_is_not_taken_for_it(name: str, tmp_path: Path) -> None:
+    """A server of the same kind that has come to listen there would answer in its place."""
+    with start(name, tmp_path / "ours") as ours:
+        ours.kill()
+        usurper = find(name)(folder=tmp_path / "foreign")
+        usurper.ports = dict(ours.ports)
+        with usurper.start(), pytest.raises(LauncherError, match=f"another program listens on port {ours.port}"):
+            ours.start()
+
+
+@proven_on(*REDISES)
 def test_servers_of_the_command_outlive_it_until_they_are_stopped(name: str, tmp_path: Path) -> None:
     """Started in one process, they are seen, paused, killed and started again from others, with the data they had."""
     (tmp_path / "wheels").symlink_to(home() / "wheels")
@@ -262,6 +273,10 @@ def test_servers_of_the_command_outlive_it_until_they_are_stopped(name: str, tmp
     try:
         assert command("status", name, **place).stdout.startswith(f"{name}: {server.url}, process {server.pid}, ")
         SPEAKERS[name].keep(server, "kept")
+        assert command("pause", name, **place).stdout == f"{name}: paused\n"
+        assert command("status", name, **place).stdout.startswith(f"{name}: paused, {server.url}, ")
+        assert command("start", name, **place).stdout == started.stdout
+        assert command("status", name, **place).stdout.startswith(f"{name}: {server.url}, ")
         assert command("kill", name, **place).stdout == f"{name}: killed\n"
         assert not server.running
         assert command("status", name, **place).stdout == f"{name}: stopped\n"

@@ -46,6 +46,8 @@ def _start(name: str) -> str:
     server = _server(name)
     if not server.running:
         server.start(lasting=True)
+    elif server.paused:
+        server.resume()
     return server.url
 
 
@@ -72,7 +74,9 @@ def _resume(name: str) -> str:
 def _status(name: str) -> str:
     server = _server(name)
     if server.running:
-        return f"{server.url}, process {server.pid}, {server.memory() / 2**20:.0f} MiB, log in {server.log_path}"
+        state = "paused, " if server.paused else ""
+        held = f"{server.memory() / 2**20:.0f} MiB"
+        return f"{state}{server.url}, process {server.pid}, {held}, log in {server.log_path}"
     return available(name) or "stopped"
 
 

@@ -26,6 +26,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def is_served(port: int) -> bool:
+    """Return whether somebody listens on a port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def _first_ephemeral() -> int:
     return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from launcher.certificates import Certificates
 from launcher.errors import LauncherError, StartFailed, Unavailable
-from launcher.ports import HOST, free_ports
+from launcher.ports import HOST, free_ports, is_served
 from launcher.tree import Tree
 
 _GUARD: Final = Path(__file__).with_name("guard.py")
@@ -111,6 +111,11 @@ class Server(ABC):
         """Tell whether it runs, or is paused."""
         return self._tree is not None and self._tree.alive
 
+    @property
+    def paused(self) -> bool:
+        """Tell whether it is paused."""
+        return self._tree is not None and self._tree.stopped
+
     def start(self, *, lasting: bool = False) -> Self:
         """Return once it answers: on the same ports and data as before, if there was a before.
 
@@ -123,6 +128,11 @@ class Server(ABC):
         if reason := self.missing():
             raise Unavailable(f"{self.NAME}: {reason}")
         self.folder.mkdir(parents=True, exist_ok=True)
+        if foreign := [port for port in self.ports.values() if is_served(port)]:
+            raise StartFailed(
+                f"{self.NAME}: another program listens on port {foreign[0]}, which was its own: end that program, "
+                f"or remove {self.folder} for a new server"
+            )
         if not self.ports:
             self.ports = dict(zip(self.PORTS, free_ports(len(self.PORTS)), strict=True))
         if self.tls:

@@ -34,6 +34,15 @@ class Tree:
             return stat[_STATE] != "Z" and stat[_STARTED] == self.started
         return False
 
+    @property
+    def stopped(self) -> bool:
+        """Tell whether its descendants are stopped, as by SIGSTOP."""
+        states = []
+        for member in self.members():
+            with suppress(OSError):
+                states.append(_stat(member)[_STATE])
+        return "T" in states
+
     def members(self) -> list[int]:
         """Return the descendants that run, or are stopped; the guard isn't one of them."""
         if not self.alive:
