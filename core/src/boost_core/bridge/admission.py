@@ -80,7 +80,7 @@ class Admission:
         lane = self._pump.lanes[delivery.queue]
         lane.bad_in_a_row = 0
         if plan is None or not lane.adopts(plan):
-            return Stray.run_of(UnknownTask(message.task), delivery, next(self._tokens), self._pump, message)
+            return Stray.run_of(UnknownTask(), delivery, next(self._tokens), self._pump, message)
         return Run(plan, message, delivery, next(self._tokens), self._pump.clock, self._pump, now)
 
     def _take_special(self, run: Run, *, stray: bool) -> None:
