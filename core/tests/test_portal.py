@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from boost_core import App
 from boost_core.bridge.portal import Portal
 from boost_core.errors import UnsupportedCapability
-from boost_core.plugin import BrokerUnavailable, Capability, ConnectionLost, Limits, option
+from boost_core.plugin import Capability, ConnectionLost, Frame, Limits, PublishError, option
+from plugged import importable
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_what_the_broker_lacks_is_refused(app: App) -> None:
 
 
 def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past its time-out and a margin a call is cancelled, and the error names the broker."""
+    """Past its time-out and a margin a call is cancelled; the error names the broker, whose connection counts as lost."""
     monkeypatch.setattr("boost_core.bridge.portal.MARGIN_SECONDS", 0.05)
     portal = Portal("deaf")
     portal.open()
@@ -109,10 +110,47 @@ def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPa
         finally:
             cancelled.set()
 
-    with pytest.raises(BrokerUnavailable, match=r"broker 'deaf': gave no answer within 0\.1 s"):
+    with pytest.raises(ConnectionLost, match=r"broker 'deaf': gave no answer within 0\.1 s"):
         portal.call(never, 0.05)
     assert cancelled.wait(20)
     portal.close()
+
+
+class DeafBroker(loopbroker.LoopBroker):
+    """Stores what is published, and never hears that it did."""
+
+    async def publish(self, frames: Sequence[Frame], timeout: float) -> None:
+        """Store, then wait for ever."""
+        await super().publish(frames, timeout)
+        await asyncio.Event().wait()
+
+
+class RudeBroker(loopbroker.LoopBroker):
+    """Stores what is published, and ends the call as clients do when a connection ends below them."""
+
+    async def publish(self, frames: Sequence[Frame], timeout: float) -> None:
+        """Store, then be cancelled."""
+        await super().publish(frames, timeout)
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [(DeafBroker, r"gave no answer within 0\.1\d* s"), (RudeBroker, "its client cancelled the call")],
+)
+def test_a_publish_without_an_answer_is_unsure(monkeypatch: pytest.MonkeyPatch, kind: type, problem: str) -> None:
+    """Whether the portal or the client gave it up: the caller learns that the messages may be stored, as they are."""
+    monkeypatch.setattr("boost_core.app.publish.PUBLISH_SECONDS", 0.1)
+    monkeypatch.setattr("boost_core.bridge.portal.MARGIN_SECONDS", 0.05)
+    app = App("unsure", broker=attrs.evolve(loopbroker.SPEC, factory=importable(kind)), store="memory")
+    task: Any = app.boost("task")(lambda: None)
+
+    with pytest.raises(PublishError, match=problem) as caught:
+        task.push_many([()] * 3)
+
+    assert (list(caught.value.failed), list(caught.value.unsure)) == ([], [0, 1, 2])
+    assert task.depth().ready == 3
+    app.close()
 
 
 def test_what_a_client_leaves_behind_ends_with_the_loop() -> None:

@@ -137,6 +137,21 @@ def test_what_is_unsure_is_repeated_on_a_broker_that_deduplicates() -> None:
     app.close()
 
 
+def test_a_connection_lost_under_way_leaves_all_unsure(app: App) -> None:
+    """Also where a whole push went by it, the caller hears that it may be stored, and not only of the connection."""
+    job = numbers(app)
+    job.broker.steps = [ConnectionLost("frail", "cut"), ConnectionLost("frail", "cut")]
+
+    with pytest.raises(PublishError) as one:
+        job.push(1)
+    with pytest.raises(PublishError) as many:
+        job.push_many([(2,), (3,)])
+
+    assert (list(one.value.failed), list(one.value.unsure)) == ([], [0])
+    assert (list(many.value.failed), list(many.value.unsure)) == ([], [0, 1])
+    assert str(one.value).startswith("broker 'frail': cut (0 not stored, 1 unsure;")
+
+
 @pytest.mark.parametrize(
     ("second", "failed", "unsure"),
     [

@@ -368,7 +368,7 @@ def _raise_for_calls(
         raise PublishError(error.broker, error.problem, failed, [tried[index] for index in error.unsure]) from error
     if first == 0 and len(tried) + len(untried) == len(batch):
         raise error  # nothing at all is stored
-    raise not_stored(error, tried, untried) from error
+    raise not_stored(error, [*tried, *untried]) from error
 
 
 def _place(function: Callable[..., Any]) -> tuple[str, int]:

@@ -206,7 +206,7 @@ def publish_until(broker: SyncBroker, frames: Sequence[Frame], deadline: float) 
         except BrokerUnavailable as error:
             if start == 0:
                 raise
-            raise not_stored(error, range(start, end), range(end, len(frames))) from error
+            raise not_stored(error, range(start, len(frames))) from error
 
 
 def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float) -> None:
@@ -215,7 +215,7 @@ def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float)
     unsure: Sequence[int] = ()
     while True:
         try:
-            broker.publish(waiting, max(deadline - time.monotonic(), 0.001))
+            _attempt(broker, waiting, max(deadline - time.monotonic(), 0.001))
         except PublishError as error:
             failed, unsure = _by_place(error, indexes, unsure)
             repeatable = not unsure or Capability.DEDUP in broker.spec.capabilities
@@ -233,6 +233,13 @@ def _publish_batch(broker: SyncBroker, frames: Sequence[Frame], deadline: float)
             return
 
 
+def _attempt(broker: SyncBroker, frames: Sequence[Frame], timeout: float) -> None:
+    try:
+        broker.publish(frames, timeout)
+    except ConnectionLost as error:  # while they were under way
+        raise PublishError(error.broker, error.problem, unsure=range(len(frames))) from error
+
+
 def _by_place(error: PublishError, indexes: Sequence[int], unsure_before: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the places of what failed and of what is unsure, where attempt after attempt was made of ``indexes``.
 
@@ -243,11 +250,9 @@ def _by_place(error: PublishError, indexes: Sequence[int], unsure_before: Sequen
     return [place for place in left if place not in unsure], [place for place in left if place in unsure]
 
 
-def not_stored(error: BrokerUnavailable, tried: Sequence[int], untried: Sequence[int] = ()) -> PublishError:
-    """Return the error for a batch that a broker had stored in part when it went away."""
-    if isinstance(error, ConnectionLost):
-        return PublishError(error.broker, error.problem, [*untried], [*tried])
-    return PublishError(error.broker, error.problem, [*tried, *untried])
+def not_stored(error: BrokerUnavailable, indexes: Sequence[int]) -> PublishError:
+    """Return the error for a batch that is stored but for ``indexes``, for which the broker was away."""
+    return PublishError(error.broker, error.problem, [*indexes])
 
 
 def _own_part(error: BaseException | None, start: int, end: int) -> BaseException | None:

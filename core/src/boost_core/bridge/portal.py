@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
-from boost_core.errors import BrokerUnavailable, ConnectionLost
+from boost_core.errors import ConnectionLost
 from boost_core.native import Event, Thread
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
@@ -47,8 +47,8 @@ class Portal:
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.
 
-        Past ``timeout`` seconds and a margin it is cancelled, and ``BrokerUnavailable`` raised. One that ends
-        cancelled, as clients do when a connection ends below them, raises ``ConnectionLost``.
+        Past ``timeout`` seconds and a margin it is cancelled. That raises ``ConnectionLost``, since its effect isn't
+        known, and so does one that ends cancelled, as clients do when a connection ends below them.
         """
         loop = self._loop
         if loop is None or _runs_here(loop):
@@ -58,7 +58,7 @@ class Portal:
         loop.call_soon_threadsafe(call.start)
         if not call.ended.wait(timeout + MARGIN_SECONDS):
             loop.call_soon_threadsafe(call.cancel)
-            raise BrokerUnavailable(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
+            raise ConnectionLost(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
         try:
             return call.result()  # type: ignore[no-any-return]
         except asyncio.CancelledError as error:

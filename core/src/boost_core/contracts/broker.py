@@ -164,7 +164,8 @@ class SyncBroker(Broker):
     def publish(self, frames: Sequence[Frame], timeout: float) -> None:
         """Store all frames and return, or raise ``PublishError`` with the indexes that failed or are unsure.
 
-        Any thread, any number at once, on a connection of its own. At most ``timeout`` seconds.
+        Any thread, any number at once, on a connection of its own. At most ``timeout`` seconds. ``BrokerUnavailable``
+        says that none is stored, ``ConnectionLost`` that all are unsure.
         """
         raise NotImplementedError
 
