@@ -162,7 +162,7 @@ end
 local function soon(time, me)
   local next = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   local leases = redis.call('ZRANGE', WORKERS, 0, 1, 'WITHSCORES')
-  local lease = leases[1] == me and leases[4] or leases[2]
+  local lease = leases[leases[1] == me and 4 or 2]  -- its own runs out while it holds nothing
   if not next or (lease and lease + 0 < next + 0) then next = lease end
   return next and math.max(0, next - time) or -1
 end
