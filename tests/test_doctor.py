@@ -37,6 +37,19 @@ def test_doctor_ends_with_five_on_a_danger(project: Project) -> None:
     assert any(line.startswith("ok       open-files") for line in lines)
 
 
+def test_doctor_goes_on_where_a_plugin_fails_in_a_way_of_its_own(project: Project) -> None:
+    """A broker that raises what no contract knows is a danger that names the error; the rest is looked at all the same."""
+    project.write("odd.py", "def broker(options):\n    raise ValueError('no such thing')\n")
+    spec = "from boost_core.plugin import BrokerSpec\nODD = BrokerSpec(name='odd', factory='odd:broker')\n"
+    path = project.write("tasks.py", spec + TASK.replace("'t'", "'t', broker=ODD"))
+
+    done = project.boost("doctor", path)
+
+    assert (done.returncode, done.stderr) == (5, "")
+    assert done.stdout.splitlines()[0].split(maxsplit=2) == ["danger", "odd", "ValueError: no such thing"]
+    assert "ok       open-files" in done.stdout
+
+
 def test_doctor_names_a_task_that_does_not_resolve(project: Project) -> None:
     """A task whose broker isn't installed is a danger; those that do resolve are examined."""
     path = project.write("tasks.py", TASK + "@boost('u', broker='nowhere')\ndef u(): ...\n")

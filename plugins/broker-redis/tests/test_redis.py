@@ -240,6 +240,17 @@ class TestRefusals:
                 {"url": "redis://host?socket_timeout=1"},
                 "its parameter 'socket_timeout' is unknown; there are db, ssl_ca",
             ),
+            ({"url": "redis://a..b/0"}, "its host's name has an empty part, or one of over 63 characters"),
+            ({"url": "unix://?db=1"}, "behind unix:// it has the path of a socket"),
+            ({"url": "redis://host?db=abc"}, "its parameter 'db' must be a number"),
+            ({"url": "unix:///run/redis.sock?db="}, "its parameter 'db' must be a number"),
+            ({"url": "rediss://host?ssl_cert_reqs=foo"}, "'ssl_cert_reqs' must be none, optional or required"),
+            ({"url": "rediss://host?ssl_min_version=1.3"}, "'ssl_min_version' must be 771 (TLS 1.2) or 772 (TLS 1.3)"),
+            ({"url": "rediss://host?ssl_check_hostname=maybe"}, "'ssl_check_hostname' must be true or false"),
+            ({"url": "rediss://host?ssl_ca_data=%C3%A4"}, "'ssl_ca_data' must be certificates in PEM"),
+            ({"url": "rediss://host?ssl_ca_certs="}, "its parameter 'ssl_ca_certs' must be not empty"),
+            ({"url": "rediss://host?ssl_keyfile=k"}, "its parameter 'ssl_keyfile' goes with 'ssl_certfile'"),
+            ({"url": "redis://host?ssl_ca_certs=f"}, "'ssl_ca_certs' is for TLS, and redis:// speaks none"),
         ],
     )
     def test_odd_options(self, options, problem):
@@ -251,7 +262,7 @@ class TestRefusals:
 
     def test_secrets_do_not_show(self, servers):
         """A password in the URL shows neither in the options, nor in errors, nor in where the broker is."""
-        options = build_options("broker 'redis'", RedisOptions, {"url": "redis://me:sesame@h:1/0?ssl_password=sesame"})
+        options = build_options("broker 'redis'", RedisOptions, {"url": "rediss://me:sesame@h:1/0?ssl_password=sesame"})
         with pytest.raises(BadOption) as caught:
             build_options("broker 'redis'", RedisOptions, {"url": "redis://me:sesame@h/x"})
 

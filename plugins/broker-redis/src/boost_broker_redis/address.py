@@ -8,20 +8,12 @@ from types import BuiltinFunctionType
 from typing import Any, Final
 
 import attrs
-from boost_core.plugin import mask_url
+from boost_core.plugin import mask_url, redisurl
 from boost_core.plugin.native import own_socket
 from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 from redis.connection import parse_url
 
 from boost_broker_redis.troubles import PatchedTls, SilentTls
-
-_DEFAULT: Final = "redis://localhost:6379/0"
-_TRANSPORTS: Final = {
-    "redis-stream": "redis",
-    "rediss-stream": "rediss",
-    "valkey": "redis",
-    "valkeys": "rediss",
-}
 
 
 @attrs.define(eq=False)
@@ -72,11 +64,9 @@ class Address:
     """Where the server is and how to log in there."""
 
     def __init__(self, url: str | None) -> None:
-        self.url = url or _DEFAULT
+        self.url = url or redisurl.DEFAULT
         self.masked = mask_url(self.url)
-        scheme, _, rest = self.url.partition("://")
-        url = f"{_TRANSPORTS.get(scheme, scheme)}://{rest}"
-        self._facts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        self._facts: dict[str, Any] = parse_url(redisurl.client_url(self.url))  # type: ignore[no-untyped-call]
         self._class = _NATIVE[self._facts.pop("connection_class", Connection)]
 
     def dial(self, seconds: float) -> Any:

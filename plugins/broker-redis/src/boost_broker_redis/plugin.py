@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import urllib.parse
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
-from boost_core.plugin import BrokerSpec, Capability, Check, Guarantee, Limits, Secret, duration, hookimpl, option
+from boost_core.plugin import (
+    BrokerSpec,
+    Capability,
+    Check,
+    Guarantee,
+    Limits,
+    Secret,
+    duration,
+    hookimpl,
+    option,
+    redisurl,
+)
 
 LOOK_SECONDS: Final = 2.0
 """An idle worker looks by itself this often, or every quarter of the lease if that is less."""
 
-SCHEMES: Final = ("redis", "rediss", "redis-stream", "rediss-stream", "unix", "valkey", "valkeys")
-PARAMETERS: Final = (
-    *("db", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_cert_reqs", "ssl_check_hostname"),
-    *("ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_min_version", "ssl_ciphers"),
-)
-"""What may stand behind the question mark of a URL, as redis-py names it."""
-
-_DATABASE: Final = re.compile(r"(/\d*)?")
 DURABILITIES: Final = ("server", "none")
-
-
-def _url(value: Secret | None) -> str | None:
-    if value is None:
-        return None
-    parts = urllib.parse.urlsplit(value.reveal())
-    if parts.scheme not in SCHEMES:
-        return f"its scheme is {parts.scheme!r}; give one of {', '.join(SCHEMES)}"
-    if parts.scheme != "unix" and (parts.port == 0 or not _DATABASE.fullmatch(parts.path)):
-        return "behind host and port it has the number of a database, or nothing"
-    odd = [name for name in urllib.parse.parse_qs(parts.query) if name not in PARAMETERS]
-    return f"its parameter {odd[0]!r} is unknown; there are {', '.join(PARAMETERS)}" if odd else None
 
 
 def _durability(value: str) -> str | None:
@@ -50,7 +39,7 @@ class RedisOptions:
 
     url: Secret | None = option(
         None,
-        check=_url,
+        check=redisurl.problem_of,
         help="redis://user:password@host:port/db, rediss:// for TLS, unix:///path; by default redis://localhost:6379/0.",
     )
     durability: str = option(

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
-from boost_core.plugin import Secret, StoreSpec, duration, hookimpl, option
-
-SCHEMES: Final = ("redis", "rediss", "redis-stream", "rediss-stream", "unix", "valkey", "valkeys")
-"""Those of the brokers too: a store that goes with one is told its URL."""
-
-
-def _url(value: Secret | None) -> str | None:
-    scheme = urllib.parse.urlsplit(value.reveal()).scheme if value is not None else SCHEMES[0]
-    return None if scheme in SCHEMES else f"its scheme is {scheme!r}; give one of {', '.join(SCHEMES)}"
+from boost_core.plugin import Secret, StoreSpec, duration, hookimpl, option, redisurl
 
 
 def _positive(value: float) -> str | None:
@@ -27,7 +18,9 @@ class RedisStoreOptions:
     """The options of store ``redis``."""
 
     url: Secret | None = option(
-        None, check=_url, help="As of broker redis; by default that broker's, else redis://localhost:6379/0."
+        None,
+        check=redisurl.problem_of,
+        help="As of broker redis; by default that broker's, else redis://localhost:6379/0.",
     )
     timeout: float = option(10.0, convert=duration, check=_positive, help="Longest wait for the server, in seconds.")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import select
 from types import BuiltinFunctionType
-from typing import Any, Final
+from typing import Any
 
+from boost_core.plugin import redisurl
 from boost_core.plugin.native import RLock, own_socket
 from redis import Connection, ConnectionPool, SSLConnection
 from redis.backoff import NoBackoff
@@ -13,13 +14,10 @@ from redis.connection import parse_url
 from redis.exceptions import ConnectionError as Unreachable
 from redis.retry import Retry
 
-_TRANSPORTS: Final = {"redis-stream": "redis", "rediss-stream": "rediss", "valkey": "redis", "valkeys": "rediss"}
-
 
 def pool_of(url: str, timeout: float) -> ConnectionPool:
     """Return a pool for a URL. The client's own retries are off."""
-    scheme, _, rest = url.partition("://")
-    facts: dict[str, Any] = parse_url(f"{_TRANSPORTS.get(scheme, scheme)}://{rest}")  # type: ignore[no-untyped-call]
+    facts: dict[str, Any] = parse_url(redisurl.client_url(url))  # type: ignore[no-untyped-call]
     pool = ConnectionPool(
         connection_class=_owning(facts.pop("connection_class", Connection)),
         # RESP2 on purpose: what is subscribed to and what is asked have the same shapes on every server.

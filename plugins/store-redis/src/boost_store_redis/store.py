@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import redis
-from boost_core.plugin import Closed, Store, StoreUnavailable, mask_url
+from boost_core.plugin import Closed, Store, StoreUnavailable, mask_url, redisurl
 from boost_core.plugin.native import Lock
 from redis import exceptions
 
@@ -31,7 +31,6 @@ end
 """
 """Writes all or none: a full server refuses the first SET of a script, and those behind it no more."""
 
-_DEFAULT: Final = "redis://localhost:6379/0"
 _KEYS_AT_ONCE: Final = 1000
 _WAIT_ENDS_SECONDS: Final = 0.5
 
@@ -43,7 +42,7 @@ class RedisStore(Store):
 
     def __init__(self, options: RedisStoreOptions) -> None:
         super().__init__(options)
-        url = options.url.reveal() if options.url else _DEFAULT
+        url = options.url.reveal() if options.url else redisurl.DEFAULT
         self.where = mask_url(url)
         self._pool = pool_of(url, options.timeout)
         self._client = redis.Redis(connection_pool=self._pool)

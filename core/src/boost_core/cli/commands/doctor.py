@@ -77,7 +77,7 @@ def _findings(app: App) -> Iterator[tuple[str, Finding]]:
     for (spec, options), its in plans.items():
         try:
             broker = app.services.broker(spec, options)
-        except BoostError as error:
+        except Exception as error:  # also what is a plugin's own defect: the other checks tell the rest
             yield spec.name, Finding(Level.DANGER, *_told(error))
             continue
         yield spec.name, Finding(Level.OK, f"reached at {broker.where()}")
@@ -102,7 +102,9 @@ def _run(check: Check, subject: Examined, broker: Any) -> Iterable[Finding]:
         return [Finding(Level.WARNING, f"the check itself failed: {type(error).__name__}: {error}")]
 
 
-def _told(error: BoostError) -> tuple[str, str | None]:
+def _told(error: Exception) -> tuple[str, str | None]:
+    if not isinstance(error, BoostError):
+        return f"{type(error).__name__}: {error}", None
     text, _, fix = str(error).partition("\n")
     return text, fix.strip() or None
 
