@@ -21,7 +21,11 @@ class RawKafka(Raw):
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url).netloc.rpartition("@")[2]
-        servers: dict[str, str | int | float | bool] = {"bootstrap.servers": address, "socket.nagle.disable": True}
+        servers: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": address,
+            "socket.nagle.disable": True,
+            "log_level": 0,
+        }
         admin = AdminClient(servers)  # its answers end with it
         for made in admin.create_topics([NewTopic(QUEUE, 1, 1)]).values():
             made.result(PATIENCE)
@@ -33,6 +37,7 @@ class RawKafka(Raw):
         self._consumer: Any = Consumer(
             {**servers, "group.id": "raw", "auto.offset.reset": "earliest", "enable.auto.commit": False}
         )
+        self._next = 0
         self.publish(1)
         self.drain(1)
 
@@ -50,7 +55,7 @@ class RawKafka(Raw):
         return {"commits waited for last": lambda count: self._drain(count, waits=False)}
 
     def _drain(self, count: int, *, waits: bool = True) -> None:
-        self._consumer.assign([TopicPartition(QUEUE, 0)])
+        self._consumer.assign([TopicPartition(QUEUE, 0, self._next)])
         taken, end = 0, time.monotonic() + PATIENCE
         while taken < count:
             found = self._consumer.consume(min(BATCH, count - taken), timeout=1)
@@ -60,6 +65,7 @@ class RawKafka(Raw):
                 self._consumer.commit(asynchronous=taken < count and not waits)
             assert time.monotonic() < end, f"{count - taken} messages are missing after {PATIENCE:g} s"
         self._consumer.unassign()
+        self._next += count
 
     def close(self) -> None:
         self._consumer.close()
