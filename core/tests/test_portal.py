@@ -15,7 +15,7 @@ import pytest
 from boost_core import App
 from boost_core.bridge.portal import Portal
 from boost_core.errors import UnsupportedCapability
-from boost_core.plugin import Capability, ConnectionLost, Frame, Limits, PublishError, option
+from boost_core.plugin import Capability, Closed, ConnectionLost, Frame, Limits, PublishError, QueueSpec, option
 from plugged import importable
 
 
@@ -136,7 +136,7 @@ class RudeBroker(loopbroker.LoopBroker):
 
 @pytest.mark.parametrize(
     ("kind", "problem"),
-    [(DeafBroker, r"gave no answer within 0\.1\d* s"), (RudeBroker, "its client cancelled the call")],
+    [(DeafBroker, r"gave no answer within 0\.1\d* s"), (RudeBroker, "the call was cancelled")],
 )
 def test_a_publish_without_an_answer_is_unsure(monkeypatch: pytest.MonkeyPatch, kind: type, problem: str) -> None:
     """Whether the portal or the client gave it up: the caller learns that the messages may be stored, as they are."""
@@ -188,9 +188,52 @@ def test_a_call_that_its_client_cancels_is_a_lost_connection() -> None:
         awaited.cancel()
         await awaited
 
-    with pytest.raises(ConnectionLost, match="broker 'rude': its client cancelled the call"):
+    with pytest.raises(ConnectionLost, match="broker 'rude': the call was cancelled"):
         portal.call(cancelled, 20.0)
     portal.close()
+
+
+def test_a_closed_broker_says_so(app: App) -> None:
+    """Whatever is asked of it or of its subscription afterwards raises Closed, as with any broker; waking does nothing."""
+    task: Any = app.boost("task")(lambda: None)
+    broker = task.broker
+    subscription = broker.subscribe([QueueSpec(name="task")], {"task": 1}, list)
+    app.close()
+
+    for late in (
+        lambda: broker.publish([], 1.0),
+        lambda: broker.depth("task"),
+        lambda: subscription.fetch({"task": 1}, 0.0),
+    ):
+        with pytest.raises(Closed, match="broker 'loop' is closed"):
+            late()
+    subscription.wake()
+    broker.close()
+
+
+def test_no_call_is_left_waiting_by_a_close() -> None:
+    """Calls that meet a close end by it: cancelled where they were under way, closed where they come too late."""
+    ends = []
+
+    def call(portal: Portal) -> None:
+        try:
+            while True:
+                portal.call(lambda: asyncio.sleep(0), 20.0)
+        except Exception as error:
+            ends.append(type(error))
+
+    for _ in range(50):
+        portal = Portal("busy")
+        portal.open()
+        threads = [threading.Thread(target=call, args=(portal,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        portal.close()
+        for thread in threads:
+            thread.join(10)
+
+    assert len(ends) == 200
+    assert set(ends) <= {Closed, ConnectionLost}
 
 
 def test_a_forked_child_builds_a_loop_of_its_own(tmp_path: Path, app: App) -> None:

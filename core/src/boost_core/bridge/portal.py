@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
-from boost_core.errors import ConnectionLost
-from boost_core.native import Event, Thread
+from boost_core.errors import Closed, ConnectionLost
+from boost_core.native import Event, RLock, Thread
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ class Portal:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._gate = RLock()  # what passes it before ``close`` is started; re-entrant for signal handlers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -48,36 +49,42 @@ class Portal:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.
 
         Past ``timeout`` seconds and a margin it is cancelled. That raises ``ConnectionLost``, since its effect isn't
-        known, and so does one that ends cancelled, as clients do when a connection ends below them.
+        known, and so does one that ends cancelled: by its client when a connection ends below it, or by ``close``.
+        Raises ``Closed`` after that.
         """
-        loop = self._loop
-        if loop is None or _runs_here(loop):
-            message = f"broker {self._name!r} is called from its own event loop, or before it was opened"
+        if _runs_here(self._loop):
+            message = f"broker {self._name!r} is called from its own event loop; await its coroutines there"
             raise RuntimeError(message)
         call = _Call(make)
-        loop.call_soon_threadsafe(call.start)
+        if not self.call_soon(call.start):
+            raise Closed(f"broker {self._name!r}")
         if not call.ended.wait(timeout + MARGIN_SECONDS):
-            loop.call_soon_threadsafe(call.cancel)
+            self.call_soon(call.cancel)
             raise ConnectionLost(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
         try:
             return call.result()  # type: ignore[no-any-return]
         except asyncio.CancelledError as error:
-            raise ConnectionLost(self._name, "its client cancelled the call") from error
+            raise ConnectionLost(self._name, "the call was cancelled") from error
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Have a plain function called on the loop. Any thread; never blocks."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """Have a plain function called on the loop; return False where that is closed. Any thread; never blocks."""
+        with self._gate:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(callback)
+            return self._loop is not None
 
     def close(self) -> None:
-        """End the loop; idempotent."""
-        loop, thread, self._loop = self._loop, self._thread, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(MARGIN_SECONDS)
+        """End the loop, and what is under way there; idempotent."""
+        with self._gate:
+            if self._loop is None:
+                return
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+        if self._thread is not None:
+            self._thread.join(MARGIN_SECONDS)
 
 
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+def _runs_here(loop: asyncio.AbstractEventLoop | None) -> bool:
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
