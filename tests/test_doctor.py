@@ -6,6 +6,7 @@ import json
 import socket
 
 from projects import Project
+from situations import distribute
 
 TASK = "from boost_core import boost\n@boost('t')\ndef t(): ...\n"
 
@@ -48,6 +49,55 @@ def test_doctor_goes_on_where_a_plugin_fails_in_a_way_of_its_own(project: Projec
     assert (done.returncode, done.stderr) == (5, "")
     assert done.stdout.splitlines()[0].split(maxsplit=2) == ["danger", "odd", "ValueError: no such thing"]
     assert "ok       open-files" in done.stdout
+
+
+def test_doctor_uses_the_store_of_tasks_with_results(project: Project) -> None:
+    """A store that can be used has a line; one that can't, for it ends each worker at its start, is a danger."""
+    path = project.write("tasks.py", TASK.replace("'t'", "'t', results=True"))
+
+    sound = project.boost("doctor", path)
+    project.environ["BOOST_STORE_SQLITE__PATH"] = "/proc/boost/results.db"
+    broken = project.boost("doctor", path)
+
+    assert "ok       store sqlite         reached, written and read\n" in sound.stdout
+    assert (sound.returncode, broken.returncode) == (0, 5)
+    line = next(line for line in broken.stdout.splitlines() if "store sqlite" in line)
+    assert line.startswith("danger   store sqlite         store 'sqlite': /proc/boost/results.db can't be used")
+    assert "ok       open-files" in broken.stdout
+
+
+def test_doctor_uses_the_projects_own_store(project: Project) -> None:
+    """Without a target the store that the project names is looked at too, and no other."""
+    assert "store" not in project.boost("doctor").stdout
+    project.environ["BOOST_STORE"] = "sqlite:///proc/boost/results.db"
+
+    done = project.boost("doctor")
+
+    assert done.returncode == 5
+    assert "danger   store sqlite         store 'sqlite': /proc/boost/results.db can't be used" in done.stdout
+
+
+def test_doctor_tells_a_broker_that_went_away_from_a_check_that_fails(project: Project) -> None:
+    """A check whose broker is gone is a danger with the remedy; one that fails by itself is a warning that says so."""
+    checks = """
+        from boost_core.plugin import BrokerUnavailable, Check, hookimpl
+        @hookimpl
+        def boost_checks():
+            return [Check(name="gone", run="vet_boost:gone"), Check(name="faulty", run="vet_boost:faulty")]
+        def gone(subject):
+            yield from ()
+            raise BrokerUnavailable("acme", "the server refuses connections", "Start it.")
+        def faulty(subject):
+            raise ValueError("what a slip")
+    """
+    distribute(project, "vet", "plugins:vet", checks)
+
+    done = project.boost("doctor", project.write("tasks.py", TASK))
+
+    assert done.returncode == 5
+    assert "danger   gone                 broker 'acme': the server refuses connections\n" in done.stdout
+    assert " Start it.\n" in done.stdout
+    assert "warning  faulty               the check itself failed: ValueError: what a slip\n" in done.stdout
 
 
 def test_doctor_names_a_task_that_does_not_resolve(project: Project) -> None:

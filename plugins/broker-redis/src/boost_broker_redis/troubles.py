@@ -22,6 +22,7 @@ _TEXTS: Final = (
     ("WRONGPASS", "refuses the login", "Mend user and password in url=."),
     ("NOAUTH", "wants a password", "Give user and password in url=: redis://user:password@host."),
     ("NOPERM", "refuses this user: {error}", _ACCESS),
+    ("ERR The user executing the script", "refuses this user: {error}", _ACCESS),
     ("OOM", "has no memory left (maxmemory)", "Raise maxmemory, or let workers empty the queues: they can go on."),
     ("MISCONF", "can't write to its disk, and takes nothing", "Make room on its disk, and see its log."),
     ("READONLY", "is a replica, which can't be written", "Mend url=: it must name the primary."),

@@ -7,11 +7,13 @@ from typing import Final
 from redis import exceptions
 
 _URL: Final = "Mend url=, or start the server."
+_ACCESS: Final = 'Allow it: ACL SETUSER <user> +@all "~boost*" "&boost:*"'
 _ANSWERS: Final = (
     # what the server's answer begins with, what that means, what to do
     ("WRONGPASS", "refuses the login", "Mend user and password in url=."),
     ("NOAUTH", "wants a password", "Give user and password in url=: redis://user:password@host."),
-    ("NOPERM", "refuses this user: {error}", 'Allow it: ACL SETUSER <user> +@all "~boost*" "&boost:*"'),
+    ("NOPERM", "refuses this user: {error}", _ACCESS),
+    ("ERR The user executing the script", "refuses this user: {error}", _ACCESS),
     ("OOM", "has no memory left (maxmemory)", "Raise maxmemory, or keep results for less time: result_ttl."),
     ("READONLY", "is a replica, which can't be written", "Mend url=: it must name the primary."),
     ("LOADING", "is still loading its data", "Wait, or raise timeout=."),
