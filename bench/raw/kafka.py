@@ -30,10 +30,7 @@ class RawKafka(Raw):
         for made in admin.create_topics([NewTopic(QUEUE, 1, 1)]).values():
             made.result(PATIENCE)
         self._failed: list[object] = []
-        self._producer = Producer(
-            {**servers, "acks": "all", "enable.idempotence": True, "delivery.report.only.error": True},
-            on_delivery=lambda error, _: self._failed.append(error),
-        )
+        self._producer = Producer({**servers, "acks": "all", "enable.idempotence": True})
         self._consumer: Any = Consumer(
             {**servers, "group.id": "raw", "auto.offset.reset": "earliest", "enable.auto.commit": False}
         )
@@ -43,10 +40,14 @@ class RawKafka(Raw):
 
     def publish(self, count: int) -> None:
         for _ in range(count):
-            self._producer.produce(QUEUE, BODY)
+            self._producer.produce(QUEUE, BODY, on_delivery=self._report)
         left = self._producer.flush(PATIENCE)
         assert not left, f"{left} messages are unconfirmed after {PATIENCE:g} s"
         assert not self._failed, f"{len(self._failed)} messages failed: {self._failed[0]}"
+
+    def _report(self, error: object, _: object) -> None:
+        if error is not None:
+            self._failed.append(error)
 
     def drain(self, count: int) -> None:
         self._drain(count)
