@@ -104,11 +104,13 @@ class Stage:
         consumer.close()
 
     def members(self):
-        """Return how many are in the group; None while nobody knows."""
+        """Return how many are in the group; -1 while nobody knows."""
+        admin = AdminClient({"bootstrap.servers": self.servers})  # an old one may wait for an answer from before a kill
+        asked = admin.describe_consumer_groups([self.group], request_timeout=5.0)
         try:
-            return len(self.admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE).members)
+            return len(asked[self.group].result(PATIENCE).members)
         except KafkaException:  # its coordinator has just begun
-            return None
+            return -1
 
     def marks(self, topic, partitions):
         """Return the first and the next offset of each partition."""
