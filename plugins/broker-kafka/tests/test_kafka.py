@@ -674,7 +674,7 @@ class TestPartitionsChangeHands:
 
         subscription.close()
 
-        assert stage.members() == 0
+        assert until(lambda: stage.members() + 1) == 1
 
     def test_handover_waits_for_running_jobs(self, stage, queue):
         """A job that ends in time is acknowledged where it ran, and isn't run again."""
@@ -776,6 +776,20 @@ class TestPartitionsChangeHands:
         assert str(caught.value) == f"broker 'kafka': queue '{queue}' no longer exists."
         push(broker, other, "goes on")
         assert bodies(take(subscription, other, 1)) == ["goes on"]
+
+    def test_deleted_topic_that_comes_again_is_the_others(self, stage, broker, queue):
+        """A worker that was told that its queue is gone takes no part of it any more, so that the others get all of it."""
+        first = stage.subscribe(broker, queue)
+        push(broker, queue, 1)
+        take(first, queue, 1)
+        stage.admin.delete_topics([queue])[queue].result(PATIENCE)
+        with pytest.raises(QueueGone):
+            take(first, queue, 1)
+
+        second = stage.subscribe(stage.broker(), queue)
+        push(broker, queue, *range(16))
+
+        assert sorted(map(int, bodies(take(second, queue, 16)))) == list(range(16))
 
 
 def make_again(stage, queue, count):

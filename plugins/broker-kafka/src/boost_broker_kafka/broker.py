@@ -26,8 +26,8 @@ from boost_broker_kafka.forks import keep
 from boost_broker_kafka.holdings import Holdings
 from boost_broker_kafka.mover import Mover, delayed
 from boost_broker_kafka.outbox import Outbox, Record
+from boost_broker_kafka.parts import Parts
 from boost_broker_kafka.plugin import KafkaOptions
-from boost_broker_kafka.reader import Parts
 from boost_broker_kafka.spread import Spread
 from boost_broker_kafka.subscription import KafkaSubscription
 from boost_broker_kafka.topics import topic_of

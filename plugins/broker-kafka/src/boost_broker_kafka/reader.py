@@ -7,22 +7,20 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
-from boost_core.plugin import ConnectionLost, Delivery, Lost, QueueGone, new_id
+from boost_core.plugin import ConnectionLost, Delivery, QueueGone
 from boost_core.plugin.native import Event, Thread, sleep
 from boost_core.plugin.offsetledger import read_commit
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from boost_broker_kafka.brake import Brake
-from boost_broker_kafka.cluster import NOT_YET, Cluster, Partition
-from boost_broker_kafka.commits import STALE, Commits
+from boost_broker_kafka.cluster import NOT_YET, Partition
+from boost_broker_kafka.commits import STALE
 from boost_broker_kafka.config import consumer_config, heartbeat
 from boost_broker_kafka.errands import Errands
-from boost_broker_kafka.holdings import Holdings, Share
+from boost_broker_kafka.holdings import Share
 from boost_broker_kafka.housekeeping import Housekeeping, low_mark
 from boost_broker_kafka.ladder import RUNGS, Rung
-from boost_broker_kafka.mover import Mover
-from boost_broker_kafka.plugin import KafkaOptions
+from boost_broker_kafka.parts import Parts
 from boost_broker_kafka.topics import delay_topic, topic_of
 from boost_broker_kafka.trouble import Trouble, refusal
 
@@ -37,24 +35,6 @@ _LEAVE_SECONDS: Final = 1.0
 _NOT_YET_SECONDS: Final = 0.1
 _HANDOVER_TICK: Final = 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
-
-
-@attrs.frozen(kw_only=True)
-class Parts:
-    """What a reader works with; they outlive it.
-
-    ``member`` is who it is in the group. A consumer that lost its session, or stands in for one that broke, comes back
-    as that at once; as somebody new it would wait for the session of its former life to end.
-    """
-
-    name: str
-    options: KafkaOptions
-    cluster: Cluster
-    holdings: Holdings
-    mover: Mover
-    commits: Commits
-    lost: Lost
-    member: str = attrs.field(factory=new_id)
 
 
 class Reader:
@@ -126,9 +106,7 @@ class Reader:
     def _serve(self) -> None:
         problem = None
         try:
-            self.consumer.subscribe(
-                list(self._queues), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
-            )
+            self._subscribe()
             while not self._stop.is_set():
                 self._turn()
         except Exception as error:
@@ -138,6 +116,13 @@ class Reader:
         self._leave()
         if problem is not None:
             self._fail(ConnectionLost(self._parts.name, problem))
+
+    def _subscribe(self) -> None:
+        topics = [topic for topic, queue in self._queues.items() if queue not in self._parts.gone]
+        if topics:
+            self.consumer.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose)
+        else:
+            self.consumer.unsubscribe()
 
     def _turn(self) -> None:
         self._live()
@@ -350,7 +335,13 @@ class Reader:
                     continue
                 del self._missing[topic]
                 if isinstance(found, KafkaError):
-                    self._fail(QueueGone(self._parts.name, self._queues[topic]))
+                    self._go_without(self._queues[topic])
+
+    def _go_without(self, queue: str) -> None:
+        """Tell that a queue is gone; should its topic come again it is the others', for this worker won't serve it."""
+        self._parts.gone.add(queue)
+        self._subscribe()
+        self._fail(QueueGone(self._parts.name, queue))
 
     def _fail(self, error: Exception) -> None:
         if not self._stop.is_set():

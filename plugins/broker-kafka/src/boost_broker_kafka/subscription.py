@@ -9,7 +9,8 @@ from boost_core.plugin.native import Lock
 from confluent_kafka import Consumer
 
 from boost_broker_kafka.cluster import Partition
-from boost_broker_kafka.reader import Parts, Reader
+from boost_broker_kafka.parts import Parts
+from boost_broker_kafka.reader import Reader
 
 
 class KafkaSubscription(SyncSubscription):
