@@ -139,6 +139,18 @@ def test_doctor_tells_of_too_few_open_files(project: Project) -> None:
     assert "ulimit -n 2064" in text
 
 
+def test_doctor_tells_of_missing_time_zones(project: Project) -> None:
+    """Neither the system nor an installed package knows time zones: a warning names what to install."""
+    path = project.write("tasks.py", TASK)
+    project.write("tzdata/__init__.py", "")  # in the way of the package, where that is installed
+    project.environ.update(PYTHONTZPATH="", PYTHONPATH=str(project.folder))
+
+    text = project.boost("doctor", path).stdout
+
+    assert "warning  time-zones           no time zones are known on this machine" in text
+    assert "Install them: tzdata, of the system or by pip." in text
+
+
 def test_brokers_shows_who_can_do_what(project: Project) -> None:
     """A column a broker, a row a capability and limit; as JSON, an object a broker."""
     head = project.boost("brokers").stdout.splitlines()[0].split()

@@ -7,6 +7,7 @@ import re
 import select
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import redis
@@ -802,6 +803,35 @@ class TestChecks:
                 (level, "it keeps messages in memory only (appendonly no): a crash loses them"),
                 (level, "it drops messages when its memory is full (maxmemory-policy volatile-ttl)"),
             ]
+
+    def test_a_log_that_reached_no_disk(self, name):
+        """A server that failed to write its log is a danger, and isn't worked on; one that can't rewrite it, a warning."""
+        good = "redis_version:7.0.0\r\naof_enabled:1\r\nmaxmemory_policy:noeviction"
+        with Impostor(f"{good}\r\naof_last_write_status:err\r\naof_last_bgrewrite_status:err") as port:
+            problem = problem_of(name, f"redis://127.0.0.1:{port}")
+            found = self.findings(name, f"redis://127.0.0.1:{port}")
+
+        text = "couldn't write its log (aof_last_write_status err): a crash loses what isn't on its disk"
+        assert f"{text}\n  Make room on its disk, and see its log; or accept the loss" in problem
+        assert (Level.DANGER, f"it {text}") in found
+        assert (Level.WARNING, "it couldn't rewrite its log, which grows on (aof_last_bgrewrite_status err)") in found
+
+    def test_age_of_the_last_snapshot(self, name, launch, queue):
+        """Where snapshots are all there is, their age is told and what has changed since; one that failed is a warning."""
+        server = launch(settings={"appendonly": "no"})
+        broker = build_broker(name, server.url, durability="none")
+        push(broker, queue, "x")
+        broker.close()
+        before = self.findings(name, server.url, durability="none")
+        with client(server.url) as asking:
+            Path(asking.config_get("dir")["dir"], "dump.rdb", "in the way").mkdir(parents=True)
+            asking.bgsave()
+            until(lambda: asking.info("persistence")["rdb_last_bgsave_status"] == "err")
+        after = self.findings(name, server.url, durability="none")
+
+        assert re.search(r"noeviction, \d+ changes since its last snapshot or start 0:0\d:\d\d ago$", before[0][1])
+        failed = (Level.WARNING, "it couldn't write its last snapshot (rdb_last_bgsave_status err)")
+        assert (failed in before, failed in after) == (False, True)
 
     def test_doubts(self, name, launch):
         """What reaches the disk late, and what isn't said, are warnings."""

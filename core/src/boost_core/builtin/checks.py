@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +67,10 @@ def disk(subject: Examined) -> Iterator[Finding]:
         yield Finding(Level.WARNING, f"only {free // 1024**2} MiB are free on this disk", "Make room.")
     else:
         yield Finding(Level.OK, f"{free // 1024**2:,} MiB are free on this disk")
+
+
+def time_zones(_subject: Examined) -> Iterator[Finding]:
+    """Tell where jobs can't know any time zone."""
+    if not zoneinfo.available_timezones():
+        text = "no time zones are known on this machine: zoneinfo.ZoneInfo fails in jobs"
+        yield Finding(Level.WARNING, text, "Install them: tzdata, of the system or by pip.")

@@ -137,5 +137,5 @@ def boost_checks() -> Sequence[Check]:
     """Return what ``boost doctor`` looks at whatever the brokers are."""
     return tuple(
         Check(name=name.replace("_", "-"), run=f"boost_core.builtin.checks:{name}")
-        for name in ("plugins", "open_files", "secrets", "disk")
+        for name in ("plugins", "open_files", "secrets", "disk", "time_zones")
     )

@@ -38,4 +38,5 @@ def _kept(server: Server) -> str:
     version = ".".join(map(str, server.version or ())) or "of an unknown version"
     appendonly = {None: "unknown", True: f"yes, appendfsync {server.appendfsync or 'unknown'}", False: "no"}
     kept = f"appendonly {appendonly[server.appendonly]}, maxmemory-policy {server.policy or 'unknown'}"
-    return f"{server.software} {version}, {kept}"
+    behind = f", {server.snapshot}" if server.appendonly is False and server.snapshot else ""
+    return f"{server.software} {version}, {kept}{behind}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +24,14 @@ PROBE: Final = (
 
 MOST_SKEW: Final = 1.0
 
+_LOG: Final = "aof_last_write_status"
+_WRITES: Final = {
+    _LOG: "write its log",
+    "aof_last_bgrewrite_status": "rewrite its log, which grows on",
+    "rdb_last_bgsave_status": "write its last snapshot",
+}
+"""What a server says of its last writes, and what each of them was to do."""
+
 
 @attrs.frozen(kw_only=True)
 class Server:
@@ -35,6 +44,8 @@ class Server:
     appendonly: bool | None
     appendfsync: str | None
     policy: str | None
+    unwritten: tuple[str, ...]
+    snapshot: str | None
     ahead: float
     wakes: bool
     forbidden: tuple[str, ...]
@@ -58,6 +69,8 @@ class Server:
             appendonly=None if "aof_enabled" not in facts else facts["aof_enabled"] == "1",
             appendfsync=setting.get(b"appendfsync", b"").decode() or None,
             policy=facts.get("maxmemory_policy"),
+            unwritten=tuple(name for name in _WRITES if facts.get(name) == "err"),
+            snapshot=_snapshot(facts, int(clock[0])),
             ahead=int(clock[0]) + int(clock[1]) / 1e6 - time.time(),
             wakes=not isinstance(heard, exceptions.NoPermissionError),
             forbidden=tuple(
@@ -88,6 +101,9 @@ class Server:
         if self.policy not in (None, "noeviction"):
             fix = f"Set maxmemory-policy noeviction, {accept}."
             yield _danger(f"drops messages when its memory is full (maxmemory-policy {self.policy})", fix)
+        if _LOG in self.unwritten:
+            text = f"couldn't {_WRITES[_LOG]} ({_LOG} err): a crash loses what isn't on its disk"
+            yield _danger(text, f"Make room on its disk, and see its log; {accept}.")
 
     def doubtful(self) -> Iterator[Finding]:
         """Yield what is worth a warning."""
@@ -104,6 +120,10 @@ class Server:
                 "leaves it to the system when its log reaches the disk (appendfsync no)",
                 "Set appendfsync everysec: then a power cut loses a second, not half a minute.",
             )
+        for name in self.unwritten:
+            if name != _LOG:
+                text = f"couldn't {_WRITES[name]} ({name} err)"
+                yield Finding(Level.WARNING, text, "Make room on its disk and in its memory, and see its log.")
 
 
 def _facts(info: Any) -> Mapping[str, str]:
@@ -111,6 +131,15 @@ def _facts(info: Any) -> Mapping[str, str]:
         return {}
     lines = info.decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def _snapshot(facts: Mapping[str, str], now: int) -> str | None:
+    """Return how old the last snapshot is; of one that made none since its start, the server says when it started."""
+    saved, changes = facts.get("rdb_last_save_time", ""), facts.get("rdb_changes_since_last_save", "")
+    if not (saved.isdecimal() and changes.isdecimal()):
+        return None
+    age = datetime.timedelta(seconds=max(0, now - int(saved)))
+    return f"{int(changes):,} changes since its last snapshot or start {age} ago"
 
 
 def _version(text: str | None) -> tuple[int, ...] | None:
