@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -236,10 +238,73 @@ def test_no_call_is_left_waiting_by_a_close() -> None:
     assert set(ends) <= {Closed, ConnectionLost}
 
 
+GREEN = """
+from gevent import monkey
+
+monkey.patch_all()
+import asyncio
+
+import gevent
+import attrs
+import loopbroker
+from boost_core import App
+from plugged import importable
+
+
+class PatientBroker(loopbroker.LoopBroker):
+    go_on, given_up = None, 0
+
+    async def publish(self, frames, timeout):
+        PatientBroker.loop, PatientBroker.go_on = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            PatientBroker.given_up += 1
+            raise
+        await super().publish(frames, timeout)
+
+
+def let_go_on():
+    while PatientBroker.go_on is None:
+        gevent.sleep(0.001)
+    PatientBroker.loop.call_soon_threadsafe(PatientBroker.go_on.set)
+
+
+def give_up():
+    while PatientBroker.go_on is None:
+        gevent.sleep(0.001)
+    pushing.kill()
+
+
+def given_up():
+    task.depth()  # the loop has heard of all before
+    return PatientBroker.given_up
+
+
+app = App("green", broker=attrs.evolve(loopbroker.SPEC, factory=importable(PatientBroker)), store="memory")
+task = app.boost("task")(lambda: None)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "gevent.spawn(let_go_on); task.push(); print(task.depth().ready)",
+        "gevent.spawn(give_up); pushing = gevent.spawn(task.push); pushing.join(); print(given_up())",
+    ],
+    ids=["stored", "given up"],
+)
+def test_a_push_lets_greenlets_go_on(code: str) -> None:
+    """While one waits for the broker, another runs: here it has the broker store, or ends who waits and so the call."""
+    command = [sys.executable, "-W", "error", "-c", GREEN + code]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 def test_a_forked_child_builds_a_loop_of_its_own(tmp_path: Path, app: App) -> None:
     """The parent's loop thread isn't in the child; the child's first push opens a broker of its own."""
-    import os
-
     task: Any = app.boost("fork")(lambda: None)
     task.push()
     child = os.fork()
@@ -285,8 +350,6 @@ def test_options_decide_what_a_broker_can() -> None:
 
 def test_importing_core_brings_no_asyncio_for_blocking_brokers() -> None:
     """The portal is imported with the first broker that needs it."""
-    import subprocess
-
     text = (
         "import sys; from boost_core import App; app = App(broker='memory'); t = app.boost('t')(lambda: None);"
         "t.push(); sys.exit('asyncio' in sys.modules)"

@@ -41,6 +41,7 @@ def _own_copy(name: str) -> Any:
 
 _PRIMITIVES = _own_copy("_thread")
 _SELECT = _own_copy("select")
+_THIS_THREAD = _PRIMITIVES._local()
 
 if TYPE_CHECKING:
     from threading import Lock, RLock
@@ -210,6 +211,7 @@ class _BareThread:
             atexit.register(self.join)
 
     def _serve(self) -> None:
+        _THIS_THREAD.is_native = True
         try:
             self._target(*self._args)
         except BaseException:  # SystemExit is an ordinary end to the hook
@@ -240,6 +242,11 @@ def own_socket(connected: Any) -> Any:
     plain = _socket.socket(fileno=connected.detach())
     plain.settimeout(seconds)
     return plain
+
+
+def has_greenlets() -> bool:
+    """Return whether greenlets stand still while this thread waits natively; those made here have none."""
+    return _is_patched() and not hasattr(_THIS_THREAD, "is_native")
 
 
 def _is_patched() -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from boost_core.bridge.notice import Notice
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
 from boost_core.errors import Closed, ConnectionLost
 from boost_core.native import Event, RLock, Thread
@@ -58,9 +59,12 @@ class Portal:
         call = _Call(make)
         if not self.call_soon(call.start):
             raise Closed(f"broker {self._name!r}")
-        if not call.ended.wait(timeout + MARGIN_SECONDS):
+        try:
+            if not call.ended.wait(timeout + MARGIN_SECONDS):
+                raise ConnectionLost(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
+        except BaseException:  # also what ends a caller that waits, as signal handlers and greenlets' time-outs do
             self.call_soon(call.cancel)
-            raise ConnectionLost(self._name, f"gave no answer within {timeout + MARGIN_SECONDS:g} s")
+            raise
         try:
             return call.result()  # type: ignore[no-any-return]
         except asyncio.CancelledError as error:
@@ -97,11 +101,11 @@ class _Call:
     def __init__(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._make = make
         self._task: asyncio.Task[Any] | None = None
-        self.ended = Event()
+        self.ended = Notice()
 
     def start(self) -> None:
         self._task = asyncio.ensure_future(self._make())
-        self._task.add_done_callback(lambda _: self.ended.set())
+        self._task.add_done_callback(lambda _: self.ended.give())
 
     def cancel(self) -> None:
         if self._task is not None:
