@@ -15,6 +15,7 @@ from boost_broker_redis.address import Broken
 from boost_broker_redis.checks import check
 from boost_broker_redis.plugin import boost_checks
 from boost_broker_redis.script import script_of
+from boost_core import App
 from boost_core.plugin import (
     BrokerUnavailable,
     ConnectionLost,
@@ -181,6 +182,16 @@ class TestOpening:
         assert "can't be reached" in problem_of(name, "unix:///nowhere/redis.sock")
         subscription.close()
         broker.close()
+
+    @pytest.mark.parametrize(("chosen", "scheme"), [("redis", "unix"), ("redis-stream", "unix-stream")])
+    def test_broker_chosen_by_a_unix_socket(self, server, queue, chosen, scheme):
+        """Either broker can be chosen by the URL of a unix socket, as ``BOOST_BROKER`` or a task gives it."""
+        app = App("socket", broker=f"{scheme}://{server.socket_path}?db=3", store="memory")
+        task = app.boost(queue)(lambda: None)
+        task.push()
+
+        assert (task.plan.broker.name, task.depth().ready) == (chosen, 1)
+        app.close()
 
     @pytest.mark.parametrize("scheme", ["valkey", "redis-stream"])
     def test_schemes(self, name, server, scheme):
