@@ -59,7 +59,8 @@ class SyncSubscription:
     def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the lease of what is held; return those no longer ours. May swap ``delivery.receipt``.
 
-        KEEPER thread, only with LEASES, every third of the lease while open, also with nothing held.
+        KEEPER thread, only with LEASES, every third of the lease while open, also with nothing held; SETTLE thread for
+        what is overdue. Never beside a settle.
         """
         raise NotImplementedError
 
