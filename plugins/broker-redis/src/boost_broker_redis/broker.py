@@ -18,6 +18,7 @@ from boost_core.plugin import (
     PublishError,
     QueueSpec,
     SyncBroker,
+    new_id,
 )
 from redis import exceptions
 
@@ -35,6 +36,11 @@ log = logging.getLogger("boost.broker.redis")
 
 _PAGE: Final = 100
 _Part = tuple[str, Sequence[int]]
+
+
+def _probes() -> Sequence[Frame]:
+    """Return frames that ask for everything that any frame may."""
+    return [Frame("probe", "", b"", dedup_id=new_id()), Frame("probe", "", b"", delay=1.0, ttl=1.0)]
 
 
 class RedisBroker(SyncBroker):
@@ -100,7 +106,8 @@ class RedisBroker(SyncBroker):
         self._check_open()
         names = [queue.name for queue in queues]
         self._register(names)
-        for name, answer in zip(names, self._ran(self._calls("declare", names)), strict=True):
+        calls = self._calls("declare", names, *publishing(_probes(), self._window))
+        for name, answer in zip(names, self._ran(calls), strict=True):
             self._insist(answer, f"queue {name!r}")
 
     def _register(self, names: Sequence[str]) -> None:

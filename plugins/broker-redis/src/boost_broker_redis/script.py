@@ -69,7 +69,7 @@ class _Block:
 
 @cache
 def _blocks(layout: str) -> Sequence[_Block]:
-    texts = [(_FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in ("common", layout)]
+    texts = [(_FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in ("common", layout, "storing")]
     return [_block(_COMMENT.sub("", part)) for text in texts for part in text.split("\n\n")]
 
 

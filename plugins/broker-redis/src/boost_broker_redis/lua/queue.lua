@@ -21,9 +21,9 @@ local PLACES = 17592186044416  -- of one priority: 2^44; with 256 of them a plac
 
 local function own(worker) return stem .. 'own:' .. worker end
 
--- Appends records to the line at `at`.
-local function store(at, records, asks)
-  if #records == 0 then return end
+-- Appends records to the line at `at`, and their places to `places`; returns how many workers to wake.
+local function store(at, records, asks, places)
+  if #records == 0 then return 0 end
   local last = redis.call('INCRBY', at .. 'last', #records) - #records
   local time, bodies, ready, delayed, expiry = now(), {}, {}, {}, {}
   for i, record in ipairs(records) do
@@ -36,6 +36,7 @@ local function store(at, records, asks)
         expiry[#expiry + 1] = place
       end
     end
+    places[i] = place
     bodies[#bodies + 1] = place
     bodies[#bodies + 1] = record
     line[#line + 1] = score or place
@@ -44,10 +45,14 @@ local function store(at, records, asks)
   redis.call('HSET', at .. 'body', unpack(bodies))
   if #expiry > 0 then redis.call('ZADD', at .. 'expiry', unpack(expiry)) end
   if #delayed > 0 then redis.call('ZADD', at .. 'delayed', unpack(delayed)) end
-  if #ready > 0 then
-    redis.call('ZADD', at .. 'ready', unpack(ready))
-    ring(at, #ready / 2)
-  end
+  if #ready > 0 then redis.call('ZADD', at .. 'ready', unpack(ready)) end
+  return #ready / 2
+end
+
+local function take_back(at, places)
+  if #places == 0 then return end
+  for _, line in ipairs({'ready', 'delayed', 'expiry'}) do redis.pcall('ZREM', at .. line, unpack(places)) end
+  redis.pcall('HDEL', at .. 'body', unpack(places))
 end
 
 -- Makes messages fetchable that their owner held under these marks, each at its old place in line.
@@ -72,8 +77,8 @@ local function give_back_all(worker, died, kept)
   local held, count, places, marks = redis.call('HGETALL', own(worker)), 0, {}, {}
   local function flush()
     if #places > 0 then
-      redis.call('HDEL', own(worker), unpack(places))
       give_back(places, marks, died)
+      redis.call('HDEL', own(worker), unpack(places))
       count, places, marks = count + #places, {}, {}
     end
   end
@@ -93,19 +98,19 @@ local function promote(time)
   if #due == 0 then return end
   local ready = {}
   for i, place in ipairs(due) do ready[2 * i - 1], ready[2 * i] = place, place end
-  redis.call('ZREM', DELAYED, unpack(due))
   redis.call('ZADD', READY, unpack(ready))
+  redis.call('ZREM', DELAYED, unpack(due))
 end
 
 -- What expired goes, up to 1,000 of them. Running messages have no entry.
 local function expire(time)
   local over = redis.call('ZRANGEBYSCORE', EXPIRY, '-inf', time, 'LIMIT', 0, 1000)
   if #over == 0 then return end
-  redis.call('ZREM', EXPIRY, unpack(over))
   redis.call('ZREM', READY, unpack(over))
   redis.call('ZREM', DELAYED, unpack(over))
   redis.call('HDEL', BODY, unpack(over))
   redis.call('HDEL', DEATHS, unpack(over))
+  redis.call('ZREM', EXPIRY, unpack(over))
 end
 
 -- Gives back what workers hold whose lease is over; returns each with how many it held.
@@ -113,8 +118,8 @@ local function bury(time, me)
   local buried = {}
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)) do
     if worker ~= me then
-      redis.call('ZREM', WORKERS, worker)
       local count = give_back_all(worker, true, {})
+      redis.call('ZREM', WORKERS, worker)
       if count > 0 then
         buried[#buried + 1] = worker
         buried[#buried + 1] = count
@@ -124,38 +129,35 @@ local function bury(time, me)
   return buried
 end
 
--- Takes the next places off the line; a place without a record is a foreigner's, and is dropped.
-local function take(want)
-  local places, records, bytes, foreign = {}, {}, 0, 0
+-- Returns the next in line: all places, those with a record, and these; a place without one is a foreigner's.
+local function look(want)
+  local seen, places, records, bytes = {}, {}, {}, 0
   local step = next_step(want, 0, 0)
-  while step > 0 and foreign < STEP do
-    local some = redis.call('ZRANGE', READY, 0, step - 1)
+  while step > 0 and #seen - #places < STEP do
+    local some = redis.call('ZRANGE', READY, #seen, #seen + step - 1)
     if #some == 0 then break end
-    redis.call('ZREM', READY, unpack(some))
     for i, record in ipairs(redis.call('HMGET', BODY, unpack(some))) do
+      seen[#seen + 1] = some[i]
       if record then
         places[#places + 1], records[#records + 1] = some[i], record
         bytes = bytes + #record
-      else
-        foreign = foreign + 1
       end
     end
     step = next_step(want, #places, bytes)
   end
-  return places, records, foreign
+  return seen, places, records
 end
 
 local function hold(worker, claim, places, lease, time)
   local marks, expiry = {}, {}
-  if redis.call('EXISTS', EXPIRY) == 1 then
-    expiry = redis.call('ZMSCORE', EXPIRY, unpack(places))
-    redis.call('ZREM', EXPIRY, unpack(places))
-  end
+  local expires = redis.call('EXISTS', EXPIRY) == 1
+  if expires then expiry = redis.call('ZMSCORE', EXPIRY, unpack(places)) end
   for i, place in ipairs(places) do
     marks[2 * i - 1], marks[2 * i] = place, expiry[i] and (claim .. ':' .. expiry[i]) or claim
   end
   redis.call('HSET', own(worker), unpack(marks))
   redis.call('ZADD', WORKERS, time + lease, worker)
+  if expires then redis.call('ZREM', EXPIRY, unpack(places)) end
 end
 
 -- Returns in how many milliseconds something is to be had without a publish: a delay or another's lease ends.
@@ -171,20 +173,24 @@ end
 local function claim()
   local worker, want, number, waits, time = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[6] == '1', now()
   if is_refused(worker, number) then return nil end
+  strike(worker)
   promote(time)
   expire(time)
   local buried = bury(time, worker)
-  local places, records, foreign = take(want)
+  local seen, places, records = look(want)
   local deaths, wait = {}, -1
   if #places > 0 then
-    hold(worker, number, places, ARGV[5], time)
     if redis.call('EXISTS', DEATHS) == 1 then deaths = redis.call('HMGET', DEATHS, unpack(places)) end
+    hold(worker, number, places, ARGV[5], time)
+  end
+  if #seen > 0 then redis.call('ZREM', READY, unpack(seen)) end
+  if #places > 0 then
     ring(stem, redis.call('ZCARD', READY))
   else
     wait = soon(time, worker)
+    if waits then enter(worker, want) end
   end
-  enter(worker, want, waits and #places == 0)
-  return {places, {}, records, deaths, wait, foreign, buried}
+  return {places, {}, records, deaths, wait, #seen - #places, buried}
 end
 
 -- Divides deliveries, each `stride` arguments that begin with place and claim, into those that the worker holds (places,
@@ -220,23 +226,18 @@ end
 local function release()
   local fenced, held, _, marks = divide(2)
   if #held > 0 then
-    redis.call('HDEL', own(ARGV[2]), unpack(held))
+    strike('')
     give_back(held, marks, false)
+    redis.call('HDEL', own(ARGV[2]), unpack(held))
     ring(stem, #held)
   end
   return fenced
 end
 
-local function replace()
-  local fenced, held, numbers = divide(7)
-  finish(held)
-  for at, line in pairs(replacements(numbers)) do store(at, line.records, line.asks) end
-  return fenced
-end
-
 -- ARGV: worker, lease, then deliveries. A worker that others took for dead has no entry, and holds nothing.
 local function extend()
-  if redis.call('ZREM', WORKERS, ARGV[2]) == 1 then redis.call('ZADD', WORKERS, now() + ARGV[3], ARGV[2]) end
+  strike('')
+  redis.call('ZADD', WORKERS, 'XX', now() + ARGV[3], ARGV[2])
   table.remove(ARGV, 3)
   return #ARGV > 2 and (divide(2)) or {}
 end
@@ -245,6 +246,7 @@ end
 local function recover()
   local kept = {}
   for i = 4, #ARGV do kept[ARGV[i]] = true end
+  strike('')
   refuse_until(ARGV[2], ARGV[3])
   local count = give_back_all(ARGV[2], false, kept)
   ring(stem, count)
@@ -252,9 +254,9 @@ local function recover()
 end
 
 local function leave()
+  strike(ARGV[2])
   local count = give_back_all(ARGV[2], false, {})
   redis.call('ZREM', WORKERS, ARGV[2])
-  enter(ARGV[2], 0, false)
   ring(stem, count)
   return count
 end
@@ -294,9 +296,3 @@ local function purge()
   end
   return 0
 end
-
-local function publish()
-  store(stem, published())
-end
-
-local function declare() return redis.call('EXISTS', READY) end

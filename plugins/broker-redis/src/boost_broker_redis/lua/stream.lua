@@ -35,21 +35,33 @@ local function pending(first, count, ...)
   return ask({}, 'XPENDING', STREAM, GROUP, first, '+', count, ...)
 end
 
--- Appends records to the stream at `at`.
-local function store(at, records, asks)
+-- Appends records to the stream at `at`, and their entries, or numbers of the delayed ones, to `places`; returns how many
+-- workers to wake.
+local function store(at, records, asks, places)
   local ready, time = 0, now()
   for i, record in ipairs(records) do
     local delay = asks[i] and asks[i][2] or 0
     if delay > 0 then
-      local number = redis.call('INCR', at .. 'last')
-      redis.call('HSET', at .. 'later', number, record)
-      redis.call('ZADD', at .. 'delayed', time + delay, number)
+      places[i] = redis.call('INCR', at .. 'last')
+      redis.call('HSET', at .. 'later', places[i], record)
+      redis.call('ZADD', at .. 'delayed', time + delay, places[i])
     else
-      redis.call('XADD', at .. 'stream', '*', 'record', record)
+      places[i] = redis.call('XADD', at .. 'stream', '*', 'record', record)
       ready = ready + 1
     end
   end
-  ring(at, ready)
+  return ready
+end
+
+local function take_back(at, places)
+  for _, place in ipairs(places) do
+    if type(place) == 'number' then
+      redis.pcall('ZREM', at .. 'delayed', place)
+      redis.pcall('HDEL', at .. 'later', place)
+    else
+      redis.pcall('XDEL', at .. 'stream', place)
+    end
+  end
 end
 
 -- What fell due is appended.
@@ -57,11 +69,11 @@ local function promote(time)
   local due = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', time, 'LIMIT', 0, 1000)
   if #due == 0 then return end
   local records = redis.call('HMGET', LATER, unpack(due))
-  redis.call('ZREM', DELAYED, unpack(due))
-  redis.call('HDEL', LATER, unpack(due))
   for _, record in ipairs(records) do
     if record then redis.call('XADD', STREAM, '*', 'record', record) end
   end
+  redis.call('ZREM', DELAYED, unpack(due))
+  redis.call('HDEL', LATER, unpack(due))
 end
 
 -- Returns the record of an entry's fields; a foreigner's fields are one, without an id.
@@ -138,6 +150,7 @@ end
 local function claim()
   local worker, want, waits, time = ARGV[2], tonumber(ARGV[3]), ARGV[6] == '1', now()
   if is_refused(worker, ARGV[4]) then return nil end
+  strike(worker)
   promote(time)
   local found, buried, deaths, wait, bytes = {ids = {}, records = {}, tokens = {}}, {}, {}, -1, 0
   local step = next_step(want, 0, 0)
@@ -163,8 +176,8 @@ local function claim()
   else
     local due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
     wait = due and math.max(0, due - time) or -1
+    if waits then enter(worker, want) end
   end
-  enter(worker, want, waits and #found.ids == 0)
   return {found.ids, found.tokens, found.records, deaths, wait, 0, buried}
 end
 
@@ -185,7 +198,7 @@ local function divide(stride)
   return fenced, held, numbers
 end
 
-local function delete(ids)
+local function finish(ids)
   if #ids == 0 then return end
   redis.call('XACK', STREAM, GROUP, unpack(ids))
   redis.call('XDEL', STREAM, unpack(ids))
@@ -217,7 +230,7 @@ end
 
 local function ack()
   local fenced, held = divide(2)
-  delete(held)
+  finish(held)
   return fenced
 end
 
@@ -225,13 +238,6 @@ local function release()
   local fenced, held = divide(2)
   hand_to(RELEASED, held)
   ring(stem, #held)
-  return fenced
-end
-
-local function replace()
-  local fenced, held, numbers = divide(7)
-  delete(held)
-  for at, line in pairs(replacements(numbers)) do store(at, line.records, line.asks) end
   return fenced
 end
 
@@ -247,6 +253,7 @@ end
 local function recover()
   local kept = {}
   for i = 4, #ARGV do kept[ARGV[i]] = true end
+  strike('')
   refuse_until(ARGV[2], ARGV[3])
   local count = give_back_all(ARGV[2], kept)
   ring(stem, count)
@@ -254,8 +261,8 @@ local function recover()
 end
 
 local function leave()
+  strike(ARGV[2])
   local count = give_back_all(ARGV[2], {})
-  enter(ARGV[2], 0, false)
   drop_if_idle(ARGV[2])
   ring(stem, count)
   return count
@@ -298,7 +305,7 @@ local function purge()
   local ids = {}
   for i, entry in ipairs((waiting('', 100))) do ids[i] = entry[1] end
   if #ids > 0 then
-    delete(ids)
+    finish(ids)
     return #ids
   end
   local delayed = redis.call('ZRANGE', DELAYED, 0, 999)
@@ -307,12 +314,4 @@ local function purge()
     redis.call('HDEL', LATER, unpack(delayed))
   end
   return #delayed
-end
-
-local function publish()
-  store(stem, published())
-end
-
-local function declare()
-  make_group()
 end
