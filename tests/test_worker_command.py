@@ -127,8 +127,37 @@ def test_a_file_that_doesnt_import_shows_the_users_line(project: Project) -> Non
 
 
 @pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (\n", "  File \"{part}\", line 1\n    x = (\nSyntaxError: '(' was never closed\n"),
+        ("x = 1\0\n", "SyntaxError: source code string cannot contain null bytes\n"),
+    ],
+    ids=["half a line", "a null byte"],
+)
+def test_a_file_that_imports_a_broken_one_shows_the_users_line(project: Project, text: str, said: str) -> None:
+    """What doesn't parse is another file: the line that imports it is shown, then what is wrong there."""
+    part = project.write("part.py", text)
+    path = project.write("tasks.py", "import part\n")
+
+    done = project.boost("worker", path)
+
+    assert done.returncode == 3
+    assert without_carets(done.stderr) == (
+        f"TargetError: target '{path}': it doesn't import:\n"
+        f'  File "{path}", line 1, in <module>\n    import part\n{said.format(part=part)}'
+    )
+
+
+def without_carets(text: str) -> str:
+    """Return a traceback without the lines that point at parts of others: each Python draws its own."""
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip(" ^~\n"))
+
+
+@pytest.mark.parametrize(
     ("target", "text"),
     [
+        ("./part", "'part' is a folder; name a .py file in it"),
+        (".", "'.' is a folder; name a .py file in it"),
         ("nowhere.py", "there is no file 'nowhere.py'"),
         ("nowhere_at_all", "there is no module 'nowhere_at_all' here or installed"),
         ("empty.py", "declares no task; decorate a function with @boost()"),
@@ -138,6 +167,7 @@ def test_a_file_that_doesnt_import_shows_the_users_line(project: Project) -> Non
 def test_a_target_that_names_nothing_says_so(project: Project, target: str, text: str) -> None:
     """Exit code 3 and one clear line."""
     project.write("empty.py", "")
+    project.write("part/tasks.py", HELLO)
 
     done = project.boost("worker", target)
 
@@ -291,13 +321,17 @@ def test_a_queue_of_any_name_works(project: Project) -> None:
 
 
 def test_a_queue_name_that_is_too_long_is_refused(project: Project) -> None:
-    """300 characters are too many; the error counts them."""
-    path = project.write("long.py", f"from boost_core import boost\n@boost({'x' * 300!r})\ndef f(): ...\n")
+    """300 characters are too many; the error counts them at the user's own line, and shows none of ours."""
+    path = project.write("long.py", "from boost_core import boost\nmuch = 'x' * 300\nboost(much)(print)\n")
 
     done = project.boost("worker", path)
 
     assert done.returncode == 3
-    assert f"BadName: task name '{'x' * 57}...' is 300 characters long; at most 180 are allowed." in done.stderr
+    assert without_carets(done.stderr) == (
+        f"TargetError: target '{path}': it doesn't import:\n"
+        f'  File "{path}", line 3, in <module>\n    boost(much)(print)\n'
+        f"BadName: task name '{'x' * 57}...' is 300 characters long; at most 180 are allowed.\n"
+    )
 
 
 def test_two_scripts_with_a_run_each_dont_take_each_others_jobs(project: Project) -> None:

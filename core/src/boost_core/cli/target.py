@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from boost_core import boost, default_app
 from boost_core.app.app import App, declaring
-from boost_core.errors import TargetError
+from boost_core.errors import BoostError, TargetError
 from boost_core.plugin.place import name_file
 
 DEFAULT: Final = "boost"
@@ -83,7 +83,7 @@ def _split(target: str) -> tuple[str, str]:
 
 def _load(target: str, place: str) -> ModuleType:
     try:
-        if place.endswith(".py") or os.sep in place:
+        if place.endswith(".py") or os.sep in place or not place.strip("."):
             return _load_file(target, Path(place))
         return _load_module(target, place)
     except (TargetError, KeyboardInterrupt):
@@ -107,6 +107,8 @@ def _load_module(target: str, name: str) -> ModuleType:
 
 
 def _load_file(target: str, path: Path) -> ModuleType:
+    if path.is_dir():
+        raise TargetError(target, f"{str(path)!r} is a folder; name a .py file in it")
     if not path.is_file():
         raise TargetError(target, f"there is no file {str(path)!r}")
     path = path.resolve()
@@ -167,13 +169,18 @@ def _execute(path: Path, name: str) -> ModuleType:
 
 
 def _own_lines(error: BaseException) -> str:
-    """Return an import's error with the user's lines only: the frames of the import machinery say nothing."""
-    if isinstance(error, SyntaxError):
-        return "it doesn't parse:\n" + "".join(traceback.format_exception_only(error)).rstrip()
+    """Return an import's error with the user's lines only.
+
+    The frames of the import machinery say nothing, and those of boost nothing where it says itself what is wrong.
+    """
+    ours = Path(__file__).parents[1] if isinstance(error, BoostError) else Path(__file__).parent
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename
+        if "importlib" not in frame.filename and not Path(frame.filename).is_relative_to(ours)
     ]
-    lines = "".join(traceback.format_list(frames)) + "".join(traceback.format_exception_only(error))
-    return f"it doesn't import:\n{lines.rstrip()}"
+    told = "".join(traceback.format_exception_only(error)).rstrip()
+    if isinstance(error, BoostError):
+        told = told.removeprefix(f"{type(error).__module__}.")
+    failed = "it doesn't parse" if isinstance(error, SyntaxError) and not frames else "it doesn't import"
+    return f"{failed}:\n{''.join(traceback.format_list(frames))}{told}"
