@@ -75,6 +75,23 @@ def test_killed_worker_is_taken_over(short, queue, children):
     subscription.close()
 
 
+def test_killed_worker_that_held_many(short, queue, children):
+    """However many jobs a killed worker ran, another one takes all of them over within the bound."""
+    push(short, queue, *range(400))
+    hold = "subscription = subscribe(broker, queue)\nheld = []\n"
+    hold += "while len(held) < 400:\n    held += subscription.fetch({queue: 400}, 10.0)\nsay('holds', len(held))\n"
+    child = children(hold + SLEEP, short, queue, LEASE)
+    assert child.stdout.readline() == "holds 400\n"
+    subscription = subscribe(short, queue)
+    child.kill()
+
+    got = taken_over(short, subscription, queue, 400)
+
+    assert {one.deaths for one in got} == {1}
+    assert subscription.ack(got) == []
+    subscription.close()
+
+
 def test_killed_worker_with_a_surviving_child(short, queue, children):
     """A child that the dead worker forked, and that lives on, keeps nothing alive: take-over is as fast."""
     push(short, queue, *range(16))

@@ -472,8 +472,11 @@ class TestForeigners:
             entries = asking.xrange(key("redis-stream", queue, "stream"))
             asking.xdel(key("redis-stream", queue, "stream"), *(entries[number][0] for number in (0, 2, 4)))
 
-        assert bodies(take(other, queue, 3)) == ["1", "5", "3"]
+        assert bodies(got := take(other, queue, 3)) == ["1", "5", "3"]
         assert fetch(other, queue) == []
+        assert other.ack(got) == []
+        with client(server.url) as asking:
+            assert not asking.exists(key("redis-stream", queue, "deaths"))
         owner.close()
         other.close()
         broker.close()

@@ -160,6 +160,7 @@ class RedisSubscription(SyncSubscription):
         for worker, count in zip(buried[::2], buried[1::2], strict=True):
             text = "worker %s died or stalled; %d messages of queue %s go to others"
             log.warning(text, worker.decode(errors="replace"), count, queue)
+            self._next_sweep = 0.0  # it may have held more than was wanted
         if not places:
             return []
         receipts = list(zip(places, tokens or itertools.repeat(b"%d" % self._claim), strict=False))

@@ -105,19 +105,25 @@ local function drop_if_idle(consumer)
 end
 
 -- Takes over what its owners haven't renewed within the lease, counting their deaths; returns each with how many.
-local function bury(worker, lease, want, found)
-  local dead, others, buried = {}, {}, {}
+local function bury(worker, lease, want, found, bytes)
+  local dead, owners, deaths, buried = {}, {}, {}, {}
   for _, row in ipairs(redis.call('XPENDING', STREAM, GROUP, 'IDLE', lease, '-', '+', STEP)) do
-    if row[2] ~= worker and row[2] ~= RELEASED and #dead < want then
-      dead[#dead + 1] = row
-      others[row[2]] = (others[row[2]] or 0) + 1
-    end
+    if row[2] ~= worker and row[2] ~= RELEASED then dead[#dead + 1], owners[row[1]] = row, row[2] end
   end
-  local bytes = claim_rows(worker, lease, dead, found)
-  for _, row in ipairs(dead) do redis.call('HINCRBY', DEATHS, row[1], 1) end
-  for other, count in pairs(others) do
-    buried[#buried + 1], buried[#buried + 2] = other, count
-    drop_if_idle(other)
+  local before, first, step = #found.ids, 1, next_step(want, #found.ids, bytes)
+  while step > 0 and first <= #dead do
+    local last = math.min(first + step - 1, #dead)
+    bytes = bytes + claim_rows(worker, lease, {unpack(dead, first, last)}, found)
+    first, step = last + 1, next_step(want, #found.ids, bytes)
+  end
+  for i = before + 1, #found.ids do
+    local owner = owners[found.ids[i]]
+    deaths[owner] = (deaths[owner] or 0) + 1
+    redis.call('HINCRBY', DEATHS, found.ids[i], 1)
+  end
+  for owner, count in pairs(deaths) do
+    buried[#buried + 1], buried[#buried + 2] = owner, count
+    drop_if_idle(owner)
   end
   return buried, bytes
 end
@@ -164,11 +170,7 @@ local function claim()
     step = next_step(want, #found.ids, bytes)
     rows = step > 0 and pending('-', step, RELEASED) or {}
   end
-  if step > 0 and ARGV[7] == '1' then
-    local more
-    buried, more = bury(worker, ARGV[5], step, found)
-    bytes = bytes + more
-  end
+  if step > 0 and ARGV[7] == '1' then buried, bytes = bury(worker, ARGV[5], want, found, bytes) end
   read_new(worker, want, found, bytes)
   if #found.ids > 0 then
     if redis.call('ZCARD', stem .. 'waiters') > 0 then ring(stem, (counts())) end
