@@ -324,6 +324,25 @@ def test_a_worker_ends_as_it_is_told(
     assert (row["ready"], row["running"], row["dead"]) == (0 if code == 0 else 1, 0, 0)
 
 
+STUBBORN = NOTING + "@boost('stubborn')\ndef stubborn():\n    note('started')\n    time.sleep(60)\n"
+
+
+@pytest.mark.parametrize("later", [signal.SIGTERM, signal.SIGQUIT], ids=lambda one: one.name)
+def test_what_comes_after_sigquit_changes_nothing_of_its_code(project: Project, later: signal.Signals) -> None:
+    """SIGTERM asks for less and isn't answered, a second SIGQUIT ends it at once; it is 131 either way."""
+    path = project.write("stubborn.py", STUBBORN)
+    project.boost("call", path, "stubborn")
+    worker = project.worker(path)
+    eventually(project.notes)
+
+    worker.send_signal(signal.SIGQUIT)
+    eventually(lambda: "stopping: running jobs" in project.log(worker))
+    worker.send_signal(later)
+
+    assert worker.wait(40) == 131, project.log(worker)
+    assert (project.log(worker).count("stopping:"), project.log(worker).count("draining")) == (1, 0)
+
+
 def test_ctrl_c_while_a_target_is_imported_is_no_fault_of_the_target(project: Project) -> None:
     """The command is aborted, with 130, wherever Ctrl-C finds it."""
     path = project.write("slow.py", NOTING + "note('importing')\ntime.sleep(60)\n")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 HANDED_BACK: Final = 75
 FORCED_INT: Final = 130
 FORCED_QUIT: Final = 131
+_STOP: Final = 2
+"""The force that asks running jobs to end: the second Ctrl-C, or SIGQUIT; more is to leave at once."""
 _BURST_SECONDS: Final = 0.2
 
 
@@ -77,24 +79,32 @@ def _serve(worker: Worker, signals: Signals, *, burst: bool) -> None:
 
 def _stop(worker: Worker, signals: Signals) -> int:
     """Stop, telling what is going on at each signal; return the exit code."""
-    started, code = time.monotonic(), 0
+    started, force = time.monotonic(), 0
 
     def react() -> None:
-        nonlocal code
-        if signals.force == 1:
-            _say(f"draining, at most {worker.drain_timeout:g} s; Ctrl-C again to stop now")
-        elif signals.force == 2:  # noqa: PLR2004 - the second Ctrl-C
+        nonlocal force
+        before, force = force, signals.force
+        if force > _STOP:
+            _leave(_forced(signals))
+        if before == _STOP:  # no signal that asks for less has anything to add
+            return
+        if force == _STOP:
             _say("stopping: running jobs are asked to end, their messages go back")
-            code = FORCED_QUIT if signals.seen[-1] == signal.SIGQUIT else FORCED_INT
             worker.hurry()
-        elif signals.force > 2:  # noqa: PLR2004 - the third one
-            _leave(code or FORCED_INT)
+        elif force > before:
+            _say(f"draining, at most {worker.drain_timeout:g} s; Ctrl-C again to stop now")
         else:
             left = max(0.0, worker.drain_timeout - (time.monotonic() - started))
             _say(f"draining: {worker.running} jobs here, {left:.0f} s left")
 
     handed_back = stop_hearing(worker, signals, react)
-    return code or (HANDED_BACK if handed_back else 0)
+    if force >= _STOP:
+        return _forced(signals)
+    return HANDED_BACK if handed_back else 0
+
+
+def _forced(signals: Signals) -> int:
+    return FORCED_QUIT if signal.SIGQUIT in signals.seen else FORCED_INT
 
 
 def _say(text: str) -> None:
