@@ -14,6 +14,7 @@ from redis_stage import (
     Background,
     bodies,
     build_broker,
+    client,
     fetch,
     push,
     subscribe,
@@ -124,6 +125,39 @@ def test_child_forked_behind_pythons_back(short, queue, children):
     assert bodies(taken_over(short, subscription, queue, 1)) == ["more"]
     assert subscription.ack(taken) == []
     subscription.close()
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_idle_workers_that_were_killed_are_forgotten(servers, kind, queue, children):
+    """Workers of a stream that were killed after their last job don't stay among its consumers; the living ones go on."""
+    short = build_broker("redis-stream", servers(kind).url, lease=0.2)
+    subscription, idle = subscribe(short, queue), subscribe(short, queue)
+    for one in (subscription, idle):
+        push(short, queue, "x")
+        assert one.ack(fetch(one, queue)) == []
+    work = (
+        "subscription = subscribe(broker, queue)\nsubscription.ack(subscription.fetch({queue: 1}, 10.0))\nsay('idle')\n"
+    )
+    for _ in range(3):
+        push(short, queue, "x")
+        child = children(work + SLEEP, short, queue, 0.2)
+        assert child.stdout.readline() == "idle\n"
+        child.kill()
+        child.wait(10)
+
+    with client(short.options.url.reveal()) as asking:
+        until(
+            lambda: (
+                fetch(subscription, queue) == []
+                and len(asking.xinfo_consumers(f"{short.stem(queue)}stream", "boost")) < 3
+            )
+        )
+
+    push(short, queue, "more")
+    assert bodies(got := fetch(idle, queue)) == ["more"]
+    assert idle.ack(got) == []
+    for each in (subscription, idle, short):
+        each.close()
 
 
 def test_each_death_counts(short, queue, children):

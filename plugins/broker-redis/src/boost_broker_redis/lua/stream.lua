@@ -99,9 +99,15 @@ local function claim_rows(worker, idle, rows, found)
   return bytes
 end
 
--- Forgets a consumer, unless it holds anything: that would be lost with it.
-local function drop_if_idle(consumer)
-  if #pending('-', 1, consumer) == 0 then ask(0, 'XGROUP', 'DELCONSUMER', STREAM, GROUP, consumer) end
+local function forget(consumer) ask(0, 'XGROUP', 'DELCONSUMER', STREAM, GROUP, consumer) end
+
+-- Forgets workers that have been silent for six leases and hold nothing: what one holds would be lost with it. One that
+-- comes back is a consumer again; to Redis before 7.2 a worker that finds nothing is silent.
+local function forget_silent(worker, lease)
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', STREAM, GROUP)) do
+    local name, holds, silent = consumer[2], consumer[4], consumer[6]
+    if name ~= worker and name ~= RELEASED and holds == 0 and silent > 6 * lease then forget(name) end
+  end
 end
 
 -- Takes over what its owners haven't renewed within the lease, counting their deaths; returns each with how many.
@@ -123,8 +129,8 @@ local function bury(worker, lease, want, found, bytes)
   end
   for owner, count in pairs(deaths) do
     buried[#buried + 1], buried[#buried + 2] = owner, count
-    drop_if_idle(owner)
   end
+  forget_silent(worker, lease)
   return buried, bytes
 end
 
@@ -265,7 +271,7 @@ end
 local function leave()
   strike(ARGV[2])
   local count = give_back_all(ARGV[2], {})
-  drop_if_idle(ARGV[2])
+  forget(ARGV[2])
   ring(stem, count)
   return count
 end
