@@ -13,6 +13,7 @@ import pytest
 import redis
 from boost_broker_redis.address import Broken
 from boost_broker_redis.checks import check
+from boost_broker_redis.keys import registry
 from boost_broker_redis.plugin import boost_checks
 from boost_broker_redis.script import script_of
 from boost_core import App
@@ -29,6 +30,7 @@ from boost_core.plugin import (
 )
 from launcher import free_ports
 from redis_stage import (
+    SPECS,
     Background,
     bodies,
     build_broker,
@@ -817,6 +819,31 @@ class TestChecks:
                 (level, "it keeps messages in memory only (appendonly no): a crash loses them"),
                 (level, "it drops messages when its memory is full (maxmemory-policy volatile-ttl)"),
             ]
+
+    def test_what_a_user_may_not_store(self, name, launch):
+        """Queues are tried: a command that is missing, or a foreign key, is a danger. None is made known by it."""
+        url = f"{name}{user(launch, '~boost*', '&boost:*', '+@all', '-zadd', '-xadd')[5:]}"
+        free = url.replace("me:sesame@", "")
+        taken = key(name, "taken", "ready" if name == "redis" else "stream")
+        with client(f"redis{free[len(name) :]}") as asking:
+            asking.set(taken, "x")
+            forbidden, allowed = self.dangers(url, "free", "taken"), self.dangers(free, "free", "taken")
+            known = asking.exists(registry(SPECS[name][0].PREFIX))
+
+        assert [text.partition(" refuses this user: ")[2][-14:] for text in forbidden] == ["(queue 'free')"]
+        assert [text.partition(" has other programs' keys ")[2] for text in allowed] == [
+            "where a queue's should be (queue 'taken')"
+        ]
+        assert known == 0
+
+    def dangers(self, url, *queues):
+        """Return what is dangerous for tasks on queues."""
+        app = App("doubtful", broker=url, store="memory")
+        plans = tuple(app.boost(queue)(lambda: None).plan for queue in queues)
+        broker = app.services.broker(plans[0].broker, plans[0].broker_options)
+        found = [each.text for each in check(Examined(broker=broker, plans=plans)) if each.level is Level.DANGER]
+        app.close()
+        return found
 
     def test_a_log_that_reached_no_disk(self, name):
         """A server that failed to write its log is a danger, and isn't worked on; one that can't rewrite it, a warning."""

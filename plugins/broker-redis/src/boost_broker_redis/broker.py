@@ -106,6 +106,10 @@ class RedisBroker(SyncBroker):
         self._check_open()
         names = [queue.name for queue in queues]
         self._register(names)
+        self.prove(names)
+
+    def prove(self, names: Sequence[str]) -> None:
+        """See that this user can store on queues, and that nothing is in the way. Raises ``BrokerUnavailable``."""
         calls = self._calls("declare", names, *publishing(_probes(), self._window))
         for name, answer in zip(names, self._ran(calls), strict=True):
             self._insist(answer, f"queue {name!r}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from boost_core.plugin import Examined, Finding, Level
+from boost_core.plugin import BrokerUnavailable, Examined, Finding, Level
 
 from boost_broker_redis.broker import RedisBroker
 from boost_broker_redis.server import MOST_SKEW, Server
@@ -14,7 +14,7 @@ SLOW = 0.05
 
 
 def check(subject: Examined) -> Iterator[Finding]:
-    """Tell what the server survives, how far its clock and how far it is."""
+    """Tell what the server survives, whether it takes messages, how far its clock and how far it is."""
     broker: RedisBroker = subject.broker
     started = time.monotonic()
     server = broker.probe()
@@ -27,11 +27,19 @@ def check(subject: Examined) -> Iterator[Finding]:
         yield Finding(loss, f"it {finding.text}", finding.remedy)
     for finding in server.doubtful():
         yield Finding(finding.level, f"it {finding.text}", finding.remedy)
+    yield from _refused(broker, sorted({plan.queue for plan in subject.plans}))
     if abs(server.ahead) > MOST_SKEW:
         text = f"its clock is {abs(server.ahead):.1f} s {'ahead of' if server.ahead > 0 else 'behind'} this machine's"
         yield Finding(Level.WARNING, text, "Have both set their clocks by NTP: max_age= and delays go by them.")
     if took > SLOW:
         yield Finding(Level.WARNING, f"a round trip takes {took * 1000:.0f} ms", "Each single push takes as long.")
+
+
+def _refused(broker: RedisBroker, queues: Sequence[str]) -> Iterator[Finding]:
+    try:
+        broker.prove([name for queue in queues for name in (queue, f"{queue}.dead")])
+    except BrokerUnavailable as error:
+        yield Finding(Level.DANGER, error.problem, error.fix)
 
 
 def _kept(server: Server) -> str:
