@@ -546,6 +546,25 @@ class TestWaiting:
         holder.close()
         waiter.close()
 
+    @pytest.mark.parametrize("how", ["publish", "replace"])
+    def test_a_delay_that_ends_first_is_told(self, broker, queue, told, how):
+        """Who waits is told of what will be due before all else, and has it in time, without looking by itself."""
+        holder, waiter = subscribe(told, queue), subscribe(told, queue)
+        push(broker, queue, "held")
+        held = fetch(holder, queue)
+        push(broker, queue, "later", delay=50)
+        waiting = Background(fetch, waiter, queue, 1, 60.0)
+        until(lambda: waiters(broker, queue) == 1)
+
+        if how == "replace":
+            holder.replace([(held[0], Frame("n", queue, b"soon", delay=0.1))])
+        else:
+            push(broker, queue, "soon", delay=0.1)
+
+        assert bodies(waiting.join()) == ["soon"]
+        holder.close()
+        waiter.close()
+
     def test_as_many_are_woken_as_there_is_work_for(self, broker, queue, told):
         """Of four that wait for one each, a batch of two wakes two; the others sleep on."""
         subscriptions = [subscribe(told, queue) for _ in range(4)]

@@ -30,6 +30,11 @@ local function ring(at, count)
   end
 end
 
+-- Returns 1 where what is due at `due` is the first of the delayed ones: who waits doesn't know of it yet; else 0.
+local function is_next(at, due)
+  return redis.call('ZRANGE', at .. 'delayed', 0, 0, 'WITHSCORES')[2] + 0 == due and 1 or 0
+end
+
 -- Enters a worker among those that wait. Without memory it isn't entered, and looks by itself.
 local function enter(worker, want) redis.pcall('ZADD', stem .. 'waiters', want, worker) end
 

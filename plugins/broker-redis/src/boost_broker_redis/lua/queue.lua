@@ -25,12 +25,15 @@ local function own(worker) return stem .. 'own:' .. worker end
 local function store(at, records, asks, places)
   if #records == 0 then return 0 end
   local last = redis.call('INCRBY', at .. 'last', #records) - #records
-  local time, bodies, ready, delayed, expiry = now(), {}, {}, {}, {}
+  local time, bodies, ready, delayed, expiry, due = now(), {}, {}, {}, {}, math.huge
   for i, record in ipairs(records) do
     local place, ask, line, score = last + i, asks[i], ready, nil
     if ask then
       place = place - ask[1] * PLACES
-      if ask[2] > 0 then line, score = delayed, time + ask[2] end
+      if ask[2] > 0 then
+        line, score = delayed, time + ask[2]
+        due = math.min(due, score)
+      end
       if ask[3] then
         expiry[#expiry + 1] = time + ask[3]
         expiry[#expiry + 1] = place
@@ -46,7 +49,7 @@ local function store(at, records, asks, places)
   if #expiry > 0 then redis.call('ZADD', at .. 'expiry', unpack(expiry)) end
   if #delayed > 0 then redis.call('ZADD', at .. 'delayed', unpack(delayed)) end
   if #ready > 0 then redis.call('ZADD', at .. 'ready', unpack(ready)) end
-  return #ready / 2
+  return #ready / 2 + (#delayed > 0 and is_next(at, due) or 0)
 end
 
 local function take_back(at, places)

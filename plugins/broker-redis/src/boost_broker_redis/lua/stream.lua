@@ -38,19 +38,20 @@ end
 -- Appends records to the stream at `at`, and their entries, or numbers of the delayed ones, to `places`; returns how many
 -- workers to wake.
 local function store(at, records, asks, places)
-  local ready, time = 0, now()
+  local ready, time, due = 0, now(), math.huge
   for i, record in ipairs(records) do
     local delay = asks[i] and asks[i][2] or 0
     if delay > 0 then
       places[i] = redis.call('INCR', at .. 'last')
       redis.call('HSET', at .. 'later', places[i], record)
       redis.call('ZADD', at .. 'delayed', time + delay, places[i])
+      due = math.min(due, time + delay)
     else
       places[i] = redis.call('XADD', at .. 'stream', '*', 'record', record)
       ready = ready + 1
     end
   end
-  return ready
+  return ready + (due < math.huge and is_next(at, due) or 0)
 end
 
 local function take_back(at, places)
