@@ -690,6 +690,18 @@ class TestConnections:
             assert bodies(subscription.fetch({queue: 1, f"{queue}b": 1}, 0.0)) == ["1"]
         subscription.close()
 
+    def test_scripts_are_sent_again_by_the_same_deadline(self, name, queue):
+        """A server that takes long to say that it doesn't know a script, and then hangs, is given up in the same time."""
+        with Forgetful("redis_version:7.0.0\r\naof_enabled:1\r\nmaxmemory_policy:noeviction") as port:
+            broker = build_broker(name, f"redis://127.0.0.1:{port}/0")
+            publishing = Background(broker.publish, [Frame("id", queue, b"")], 2.0)
+
+            with pytest.raises(PublishError, match="gives no answer within 2 s") as caught:
+                publishing.join(3.0)
+
+            assert (list(caught.value.failed), list(caught.value.unsure)) == ([], [0])
+            broker.close()
+
     def test_settle_error_names_what_is_left(self, broker, queue):
         """Where the server refuses to settle a queue, that queue's deliveries are named, and can be settled later."""
         subscription = subscribe(broker, queue, f"{queue}b")
@@ -924,3 +936,13 @@ class Impostor:
             b"CONFIG": b"*2\r\n$11\r\nappendfsync\r\n$8\r\neverysec\r\n",
         }
         return answers.get(command, b":0\r\n")
+
+
+class Forgetful(Impostor):
+    """One that says after 1.5 s that it doesn't know a script, and nothing more once it is told."""
+
+    def _answer(self, command):
+        if command == b"EVALSHA":
+            threading.Event().wait(1.5)
+            return b"-NOSCRIPT No matching script.\r\n"
+        return b"" if command == b"EVAL" else super()._answer(command)

@@ -62,12 +62,15 @@ class Connections:
         return replies
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[Any]:
-        """Run operations in one round trip; a second one where the server doesn't know their scripts yet."""
+        """Run operations in one round trip; by the same deadline a second one for unknown scripts."""
+        seconds = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
         scripts = [script_of(self._layout, call.operation) for call in calls]
-        replies = self.call([script.by_hash(call) for script, call in zip(scripts, calls, strict=True)], timeout)
+        replies = self.call([script.by_hash(call) for script, call in zip(scripts, calls, strict=True)], seconds)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
         if unknown:
-            known = self.call([scripts[i].whole(calls[i]) for i in unknown], timeout)
+            left = max(0.001, deadline - time.monotonic())
+            known = self.call([scripts[i].whole(calls[i]) for i in unknown], left)
             for i, reply in zip(unknown, known, strict=True):
                 replies[i] = reply
         return replies
