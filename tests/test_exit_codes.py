@@ -49,7 +49,8 @@ ROWS = [
         0,
         "queue list",
         "a plugin that fails",
-        "commands of plugins are left out, for one of them fails: RuntimeError: on fire\n",
+        "PluginBroken: plugin 'burning' (burning-boost 1.2.3) can't be used.\n"
+        "  its hook boost_commands raised RuntimeError: on fire\n",
     ),
     Row(1, "dead show 1f", text="Error: no dead letter has an id that starts with '1f'\n"),
     Row(2, "frob tasks.py", text="Error: No such command 'frob'.\n"),
@@ -160,7 +161,7 @@ ROWS = [
         5,
         "worker tasks.py",
         "a broken broker",
-        "PluginBroken: broker 'acme' (acme-boost 1.2.3) failed to import.\n"
+        "PluginBroken: broker 'acme' (acme-boost 1.2.3) can't be used.\n"
         "  ModuleNotFoundError: No module named 'absent_client'\n"
         "  acme-boost 1.2.3 requires absent-client>=2.6, which is not installed.\n",
     ),

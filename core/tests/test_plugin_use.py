@@ -287,7 +287,7 @@ def test_an_extension_adds_commands_and_a_broken_one_costs_a_line(site: Site) ->
 
     assert listed.returncode == 0
     assert listed.stderr == (
-        "PluginBroken: plugin 'broken' (acme-broken 1.4.0) failed to import.\n"
+        "PluginBroken: plugin 'broken' (acme-broken 1.4.0) can't be used.\n"
         "  ModuleNotFoundError: No module named 'absent'\n"
     )
 
@@ -300,7 +300,28 @@ def test_an_extension_that_exits_while_it_adds_commands_costs_a_line(site: Site)
     listed = site.boost("plugins")
 
     assert listed.returncode == 0
-    assert listed.stderr == "commands of plugins are left out, for one of them fails: SystemExit: 3\n"
+    assert listed.stderr == (
+        "PluginBroken: plugin 'leaving' (acme-leaving 1.4.0) can't be used.\n"
+        "  its hook boost_commands raised SystemExit: 3\n"
+    )
+
+
+@pytest.mark.parametrize("milestone", ["starting", "ready", "draining", "stopped"])
+def test_a_worker_ends_where_a_plugin_fails_at_a_milestone(site: Site, milestone: str) -> None:
+    """Whichever hook raises, everything is stopped and closed, and the plugin and its hook are named; the code is 5."""
+    hook = f"from boost_core.plugin import hookimpl\n@hookimpl\ndef boost_worker_{milestone}(worker):\n    1 / 0\n"
+    site.install("acme-worker", text=hook, points=["plugins:worker"])
+    (site.folder / "tasks.py").write_text("from boost_core import boost\n@boost('t')\ndef t(): ...\n")
+
+    done = site.boost("worker", "tasks.py", "--burst", BOOST_BROKER="memory")
+
+    said = (
+        "PluginBroken: plugin 'worker' (acme-worker 1.4.0) can't be used.\n"
+        f"  its hook boost_worker_{milestone} raised ZeroDivisionError: division by zero\n"
+    )
+    assert (done.returncode, done.stderr[-len(said) :]) == (5, said)
+    assert ("stopped: no jobs\n" in done.stderr) is (milestone != "starting")
+    assert "Traceback" not in done.stderr
 
 
 # --- boost plugins -------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_a_plugin_whose_client_is_missing_says_what_it_requires(site: Site) -> N
     )
 
     assert error_of(site.registry()) == (
-        "PluginBroken: broker 'kafka' (boost-broker-kafka 1.4.0) failed to import.\n"
+        "PluginBroken: broker 'kafka' (boost-broker-kafka 1.4.0) can't be used.\n"
         "  ModuleNotFoundError: No module named 'acme_kafka'\n"
         "  boost-broker-kafka 1.4.0 requires acme-kafka>=2.6, which is not installed."
     )
@@ -135,7 +135,7 @@ def test_requirements_for_other_machines_are_no_explanation(site: Site) -> None:
     site.install("acme-kafka", text="raise RuntimeError('no luck')", requires=requires)
 
     assert error_of(site.registry()) == (
-        "PluginBroken: broker 'kafka' (acme-kafka 1.4.0) failed to import.\n  RuntimeError: no luck"
+        "PluginBroken: broker 'kafka' (acme-kafka 1.4.0) can't be used.\n  RuntimeError: no luck"
     )
 
 
@@ -225,7 +225,7 @@ def test_a_plugin_that_hands_over_something_wrong_is_broken(site: Site, fault: s
     registry = site.registry()
 
     said = problem.format(module=f"{package}.plugin")
-    assert error_of(registry) == f"PluginBroken: broker 'kafka' (acme-kafka 1.4.0) failed to import.\n  {said}"
+    assert error_of(registry) == f"PluginBroken: broker 'kafka' (acme-kafka 1.4.0) can't be used.\n  {said}"
     (row,) = registry.status()
     assert row.status == f"broken: {said}"
 
@@ -257,7 +257,7 @@ def test_a_hook_that_doesnt_exist_is_named(site: Site) -> None:
 
     text = error_of(site.registry())
 
-    assert text.startswith("PluginBroken: broker 'kafka' (acme-kafka 1.4.0) failed to import.\n  PluginValidationError")
+    assert text.startswith("PluginBroken: broker 'kafka' (acme-kafka 1.4.0) can't be used.\n  PluginValidationError")
     assert "boost_worker_redy" in text
 
 
@@ -271,7 +271,7 @@ def test_code_that_doesnt_import_is_the_plugins_fault(site: Site) -> None:
         registry.load(spec)
 
     assert str(caught.value) == (
-        "broker 'kafka' (acme-kafka 1.4.0) failed to import.\n  ModuleNotFoundError: No module named 'absent_client'"
+        "broker 'kafka' (acme-kafka 1.4.0) can't be used.\n  ModuleNotFoundError: No module named 'absent_client'"
     )
 
 

@@ -71,7 +71,7 @@ class ControlNotFound(PluginNotFound):
 
 @attrs.define(eq=False)
 class PluginBroken(BoostError):
-    """An installed plugin cannot be used: its module fails to import or hands over something wrong."""
+    """An installed plugin cannot be used: its import or a hook fails, or it hands over what is none."""
 
     code: ClassVar[str] = "plugin-broken"
 
@@ -84,7 +84,7 @@ class PluginBroken(BoostError):
 
     def __str__(self) -> str:
         lines = [
-            f"{self.kind} {self.name!r} ({self.distribution} {self.version}) failed to import.",
+            f"{self.kind} {self.name!r} ({self.distribution} {self.version}) can't be used.",
             f"  {self.problem}",
         ]
         if self.hint:

@@ -284,39 +284,60 @@ class Registry:
 
     def configure(self, settings: Any) -> None:
         """Call ``boost_configure``."""
-        self._manager.hook.boost_configure(settings=settings)
+        self._call("boost_configure", settings=settings)
 
     def task_declared(self, task: Any) -> None:
         """Call ``boost_task_declared``."""
-        self._manager.hook.boost_task_declared(task=task)
+        self._call("boost_task_declared", task=task)
 
     def plan(self, task: Any, plan: Any) -> None:
         """Call ``boost_plan``."""
-        self._manager.hook.boost_plan(task=task, plan=plan)
+        self._call("boost_plan", task=task, plan=plan)
 
     def worker_starting(self, worker: Any) -> None:
         """Call ``boost_worker_starting``."""
-        self._manager.hook.boost_worker_starting(worker=worker)
+        self._call("boost_worker_starting", worker=worker)
 
     def worker_ready(self, worker: Any) -> None:
         """Call ``boost_worker_ready``."""
-        self._manager.hook.boost_worker_ready(worker=worker)
+        self._call("boost_worker_ready", worker=worker)
 
     def worker_draining(self, worker: Any) -> None:
         """Call ``boost_worker_draining``."""
-        self._manager.hook.boost_worker_draining(worker=worker)
+        self._call("boost_worker_draining", worker=worker)
 
     def worker_stopped(self, worker: Any) -> None:
         """Call ``boost_worker_stopped``."""
-        self._manager.hook.boost_worker_stopped(worker=worker)
+        self._call("boost_worker_stopped", worker=worker)
 
     def commands(self, group: Any) -> None:
         """Call ``boost_commands``."""
-        self._manager.hook.boost_commands(group=group)
+        self._call("boost_commands", group=group)
 
     def checks(self) -> list[Check]:
         """Call ``boost_checks``; return all checks of the plugins that are loaded."""
-        return [check for checks in self._manager.hook.boost_checks() for check in checks]
+        return [check for checks in self._call("boost_checks") for check in checks]
+
+    def _call(self, name: str, **facts: Any) -> Any:
+        """Call a hook of all plugins. Raises ``PluginBroken`` for one that fails; errors of boost go on as they are."""
+        hook = getattr(self._manager.hook, name)
+        try:
+            return hook(**facts)
+        except BoostError:
+            raise
+        except (Exception, SystemExit) as error:
+            entry = self._failed(hook, error)
+            if entry is None:
+                raise
+            raise broken(entry, f"its hook {name} raised {type(error).__name__}: {error}") from error
+
+    def _failed(self, hook: Any, error: BaseException) -> Entry | None:
+        """Return the plugin whose implementation of a hook is among an error's frames."""
+        import traceback
+
+        modules = {getattr(impl.function, "__code__", None): impl.plugin.__name__ for impl in hook.get_hookimpls()}
+        running = {modules.get(frame.f_code) for frame, _ in traceback.walk_tb(error.__traceback__)}
+        return next((entry for entry in self._entries if entry.module in running), None)
 
     @contextlib.contextmanager
     def forbid_hooks(self) -> Iterator[None]:

@@ -106,7 +106,11 @@ class Worker:
                 self._close_all(0.0)
                 raise
             self._started = True
-        self.app.registry.worker_ready(self)
+        try:
+            self.app.registry.worker_ready(self)
+        except BaseException:
+            self.stop()
+            raise
         log.info("%s", self.describe())
 
     def add(self, task: Task[..., Any]) -> None:
@@ -274,12 +278,19 @@ class Worker:
             if not self._started:
                 return 0
             self._started = False
-            self.app.registry.worker_draining(self)
-            self.drain()
-            handed_back = self._finish(self.drain_timeout if timeout is None else timeout)
-            self._close_all(CANCEL_SECONDS)
-            unsettled = sum(pump.settler.unsettled for pump in self._all_pumps)
+            try:
+                self.app.registry.worker_draining(self)
+            finally:
+                left = self._end(self.drain_timeout if timeout is None else timeout)
             self.app.registry.worker_stopped(self)
+        return left
+
+    def _end(self, timeout: float) -> int:
+        """Drain, settle and close everything; return how many messages go back."""
+        self.drain()
+        handed_back = self._finish(timeout)
+        self._close_all(CANCEL_SECONDS)
+        unsettled = sum(pump.settler.unsettled for pump in self._all_pumps)
         self._say_goodbye(handed_back, unsettled)
         return handed_back + unsettled
 
