@@ -120,13 +120,13 @@ def test_decorating_a_function_only_records_it(tmp_path: Path, how: str) -> None
 
 @pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.parent.name)
 def test_a_plugins_light_module_loads_no_client(tmp_path: Path, path: Path) -> None:
-    """``plugin.py`` brings in itself and no more than attrs and boost_core.plugin, and does nothing."""
+    """``plugin.py`` brings in itself and no more than attrs, boost_core.plugin and parts of that, and does nothing."""
     package = path.parent.name
 
     done = acts_of(tmp_path, f"import {package}.plugin", before="import attrs, boost_core.plugin")
 
-    assert done["acts"] == []
-    assert done["modules"] == [package, f"{package}.plugin"]
+    brought = [name for name in done["modules"] if not name.startswith("boost_core.plugin.")]
+    assert (done["acts"], brought) == ([], [package, f"{package}.plugin"])
 
 
 def test_every_plugin_of_this_repository_is_looked_at() -> None:
