@@ -660,6 +660,23 @@ class TestConnections:
         assert proxy.opened == opened + 1
         assert bodies(through.peek(queue, 9)) == ["1", "2"]
 
+    def test_an_idle_worker_keeps_only_what_it_needs(self, through, proxy, queue, monkeypatch):
+        """Connections that publishing, fetching and settling took are closed while a worker has nothing to do."""
+        subscription = subscribe(through, queue)
+        push(through, queue, *range(50))
+        held = fetch(subscription, queue)
+        for thread in [Background(subscription.ack, [one]) for one in held]:
+            assert thread.join() == []
+        assert proxy.connections > 2
+        monkeypatch.setattr("boost_broker_redis.connections.IDLE_SECONDS", 0.0)
+
+        assert subscription.extend([]) == []
+
+        until(lambda: proxy.connections == 1)  # the one that it listens on
+        push(through, queue, "x")
+        assert subscription.ack(fetch(subscription, queue)) == []
+        subscription.close()
+
     def test_publishing_lets_greenlets_go_on(self, broker, queue, monkeypatch):
         """In a patched process publishing waits as the patch wants it, and keeps its deadline; workers wait natively."""
         waited = []

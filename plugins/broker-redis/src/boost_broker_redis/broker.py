@@ -203,6 +203,7 @@ class RedisBroker(SyncBroker):
             layout=self.LAYOUT,
             stem=self.stem,
             misfits=self.misfits,
+            close_idle=self._connections.close_idle,
             lease=self.options.lease,
             timeout=self.options.timeout,
         )

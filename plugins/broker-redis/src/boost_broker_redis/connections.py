@@ -16,8 +16,8 @@ from redis import exceptions
 from boost_broker_redis.address import Address, Broken, is_patched
 from boost_broker_redis.script import Call, script_of
 
-IDLE_SECONDS: Final = 30.0
-"""A connection that nobody used for so long is closed when another is put back."""
+IDLE_SECONDS: Final = 10.0
+"""A connection that nobody used for so long is closed, by whoever puts another one back or keeps a worker alive."""
 
 PIECE_BYTES: Final = 256 * 1024
 """Commands are sent once they have so many bytes."""
@@ -89,10 +89,14 @@ class Connections:
         return self.address.dial(seconds)
 
     def _put_back(self, connection: Any) -> None:
-        now = time.monotonic()
-        self._idle.append((now, connection))
+        self._idle.append((time.monotonic(), connection))
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close those that nobody used for long."""
+        oldest = time.monotonic() - IDLE_SECONDS
         with suppress(IndexError):  # others take them meanwhile
-            if self._idle[0][0] < now - IDLE_SECONDS:
+            while self._idle[0][0] < oldest:
                 self._idle.pop(0)[1].disconnect()
 
     def close(self) -> None:

@@ -44,13 +44,17 @@ _FETCH_ENDS_SECONDS: Final = 0.5
 
 @attrs.frozen(kw_only=True)
 class Home:
-    """What a broker shares with its subscriptions. ``misfits`` says which frames can't be stored, and why."""
+    """What a broker shares with its subscriptions.
+
+    ``misfits`` says which frames can't be stored, and why; ``close_idle`` closes the broker's idle connections.
+    """
 
     name: str
     address: Address
     layout: str
     stem: Callable[[str], str]
     misfits: Callable[[Sequence[Frame]], Mapping[int, str]]
+    close_idle: Callable[[], None]
     lease: float
     timeout: float
 
@@ -263,6 +267,8 @@ class RedisSubscription(SyncSubscription):
 
     def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the lease where anything is held: of the worker, or of each message, as the layout has it."""
+        self._home.close_idle()
+        self._connections.close_idle()
         parts = list(_parts(deliveries, None))
         asked = {part[0].queue for part in parts}
         bare = [queue for queue, held in self._held.items() if held and queue not in asked]
