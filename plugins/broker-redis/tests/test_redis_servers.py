@@ -123,13 +123,35 @@ class TestOpening:
         with pytest.raises(PublishError, match=r"queue 'theirs': the server at .* refuses this user") as caught:
             broker.publish([Frame("a", "theirs", b""), Frame("b", "mine", b"y")], 5.0)
         assert (list(caught.value.failed), list(caught.value.unsure)) == ([0], [])
-        theirs = broker.subscribe([QueueSpec(name="theirs"), QueueSpec(name="mine")], {}, lambda _: None)
-        assert bodies(theirs.fetch({"theirs": 1, "mine": 5}, 0.0)) == ["x", "y"]
+        theirs = broker.subscribe([QueueSpec(name="theirs")], {}, lambda _: None)
         with pytest.raises(BrokerUnavailable, match="'theirs'"):
             theirs.fetch({"theirs": 1}, 0.0)
         mine.close()
         theirs.close()
         broker.close()
+
+    def test_a_queue_without_permission_holds_up_no_other(self, name, launch, monkeypatch, caplog):
+        """A worker goes on with its other queues where one is refused, says so, and serves that one once it may."""
+        monkeypatch.setattr("boost_broker_redis.subscription.REFUSED_SECONDS", 0.2)
+        url = user(launch, "~boost*", "&boost:*", "+@all")
+        admin = client(url.replace("me:sesame@", ""))
+        broker = build_broker(name, url)
+        subscription = subscribe(broker, "theirs", "mine")
+        push(broker, "theirs", "later")
+        admin.acl_setuser("me", enabled=True, reset_keys=True, keys=[key(name, "mine", "*")])
+        waiting = Background(subscription.fetch, {"theirs": 1, "mine": 1}, 60.0)
+        until(lambda: "other queues go on" in caplog.text and waiters(broker, "mine") == 1)
+        assert "(queue 'theirs')" in caplog.text
+        assert subscription.extend([]) == []
+
+        push(broker, "mine", "x")
+
+        assert bodies(waiting.join()) == ["x"]
+        assert subscription.fetch({"theirs": 1}, 0.0) == []
+        admin.acl_setuser("me", enabled=True, keys=["boost*"])
+        assert bodies(take(subscription, "theirs", 1)) == ["later"]
+        for each in (subscription, broker, admin):
+            each.close()
 
     def test_may_not_wake(self, name, launch):
         """A user that may not use the channels is told at once: its messages would wait."""

@@ -40,6 +40,8 @@ from boost_broker_redis.troubles import explain, has_left
 log = logging.getLogger("boost.broker.redis")
 
 _FETCH_ENDS_SECONDS: Final = 0.5
+REFUSED_SECONDS: Final = 10.0
+"""So long a worker leaves a queue alone that the server refuses, while it serves others."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +83,7 @@ class RedisSubscription(SyncSubscription):
         self._fetching = Lock()
         self._closing = Lock()
         self._next_sweep = 0.0
+        self._left_alone: dict[str, float] = {}  # until when
         self._woken = self._unsure = self.closed = False
         try:
             self._listener.open()
@@ -141,21 +144,34 @@ class RedisSubscription(SyncSubscription):
         if sweeps:
             self._next_sweep = time.monotonic() + self._pause * random.uniform(0.6, 1.0)
         tail = (self._claim, self._lease, int(waits), int(sweeps))
-        calls = [Call("claim", [self._stems[queue]], (self._worker, count, *tail)) for queue, count in wanted.items()]
+        asked = [queue for queue in wanted if self._left_alone.get(queue, 0.0) <= time.monotonic()]
+        calls = [Call("claim", [self._stems[queue]], (self._worker, wanted[queue], *tail)) for queue in asked]
         replies = self._connections.run(calls) if calls else []
         deliveries: list[Delivery] = []
-        soon, refusal = math.inf, None
-        for queue, reply in zip(wanted, replies, strict=True):
+        soon = math.inf
+        refused: dict[str, BrokerUnavailable] = {}
+        for queue, reply in zip(asked, replies, strict=True):
             if isinstance(reply, exceptions.RedisError):
-                refusal = self._refusal(reply, queue)
+                refused[queue] = self._refusal(reply, queue)
             elif reply is not None:
                 deliveries += self._claimed(queue, reply)
                 soon = soon if reply[4] < 0 else min(soon, reply[4] / 1000)
-        if refusal is not None and not deliveries:  # else it comes again with the next claim
-            raise refusal
+        if refused and not deliveries:  # else it comes again with the next claim
+            self._leave_alone(refused)
         if len(wanted) > 1:
             deliveries.sort(key=lambda delivery: -priority_of(delivery.receipt[0]))
         return deliveries, soon
+
+    def _leave_alone(self, refused: Mapping[str, BrokerUnavailable]) -> None:
+        """Go on without queues that the server refuses, for a while. Raises where it has gone, or none is left."""
+        now = time.monotonic()
+        self._left_alone.update(dict.fromkeys(refused, now + REFUSED_SECONDS))
+        none_left = all(self._left_alone.get(queue, 0.0) > now for queue in self._stems)
+        for refusal in refused.values():
+            if none_left or isinstance(refusal, ConnectionLost):
+                self._left_alone.clear()
+                raise refusal
+            log.warning("%s\n  Its other queues go on.", refusal)
 
     def _claimed(self, queue: str, reply: Sequence[Any]) -> list[Delivery]:
         places, tokens, records, deaths, _, foreign, buried = reply
