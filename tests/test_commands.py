@@ -101,6 +101,18 @@ def test_a_queue_is_shown_with_where_it_lives(project: Project) -> None:
     assert names == ["hello\n", "hello\n"]
 
 
+def test_a_misspelt_queue_is_told_from_an_empty_one(project: Project) -> None:
+    """A queue that the broker hasn't heard of has nothing, and stderr says so, with the name that was meant."""
+    path = project.write("tasks.py", HELLO)
+    project.boost("call", path, "hello", "one")
+
+    known, misspelt = (project.boost("queue", "show", name) for name in ("hello", "helo"))
+
+    assert (known.returncode, known.stderr) == (0, "")
+    assert (misspelt.returncode, misspelt.stderr) == (0, "there is no queue 'helo' yet; did you mean 'hello'?\n")
+    assert "ready    0\n" in misspelt.stdout
+
+
 def test_dead_letters_are_listed_and_shown(project: Project) -> None:
     """Boost dead list gives a line each, boost dead show everything: attempts, arguments, traceback."""
     path = project.write(

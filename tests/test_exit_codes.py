@@ -43,7 +43,7 @@ ROWS = [
     Row(0, "--version"),
     Row(0, "plugins"),
     Row(0, "call tasks.py mute"),
-    Row(0, "queue show never-heard-of"),
+    Row(0, "queue show never-heard-of", text="there is no queue 'never-heard-of' yet\n"),
     Row(0, "dead list"),
     Row(
         0,
@@ -156,6 +156,16 @@ ROWS = [
         "call tasks.py echo 1",
         "a misspelt broker",
         "BrokerNotFound: no broker named 'sqlit' is installed. Did you mean 'sqlite'?\n",
+    ),
+    Row(
+        5,
+        "queue show echo.dead",
+        text="BadName: queue name 'echo.dead' ends with '.dead', which is kept for dead letters; choose another.\n",
+    ),
+    Row(
+        5,
+        f"dead list {'x' * 300}",
+        text=f"BadName: queue name '{'x' * 57}...' is 300 characters long; at most 180 are allowed.\n",
     ),
     Row(
         5,

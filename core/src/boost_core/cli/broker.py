@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from boost_core.app.app import App
 from boost_core.cli.target import load_app
-from boost_core.names import DEAD_SUFFIX
+from boost_core.errors import UnsupportedCapability
+from boost_core.errors.base import guess
+from boost_core.names import DEAD_SUFFIX, check_name
 from boost_core.settings import url_option
 
 if TYPE_CHECKING:
@@ -27,9 +29,24 @@ def opened_broker(app: App) -> SyncBroker:
 
 
 def queue_name(app: App, given: str) -> str:
-    """Return a queue's name at the broker; ``given`` is the project's word for it, or what lists show."""
+    """Return a queue's name at the broker; ``given`` is the project's word for it, or what lists show.
+
+    Raises ``BadName`` where no queue can have it.
+    """
     prefix = app.settings.prefix
-    return given if given.startswith(prefix) else f"{prefix}{given}"
+    return check_name("queue", given if given.startswith(prefix) else f"{prefix}{given}")
+
+
+def stranger(broker: SyncBroker, name: str) -> str | None:
+    """Return what to say of a queue that the broker hasn't heard of; None where it has, or can't tell."""
+    try:
+        known = _work_queues(broker.queues())
+    except UnsupportedCapability:
+        return None
+    if name in known:
+        return None
+    close = guess(name, known)
+    return f"there is no queue {name!r} yet" + (f"; did you mean {close!r}?" if close else "")
 
 
 def queue_names(targets: tuple[str, ...], chosen: str | None) -> Iterator[tuple[SyncBroker, str]]:

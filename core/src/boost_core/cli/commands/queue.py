@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from boost_core.cli.broker import opened_broker, project, queue_name, queue_names
+from boost_core.cli.broker import opened_broker, project, queue_name, queue_names, stranger
 from boost_core.cli.output import output_option, show_facts, show_rows
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ def list_queues(targets: tuple[str, ...], broker: str | None, output: str) -> No
 def show_queue(name: str, broker: str | None, output: str) -> None:
     """Show one queue and where it lives. NAME is as the project writes it, or as lists show it with its namespace."""
     app = project(broker)
+    name = queue_name(app, name)
     opened = opened_broker(app)
-    show_facts({**_row(opened, queue_name(app, name)), "broker": opened.spec.name, "where": opened.where()}, output)
+    show_facts({**_row(opened, name), "broker": opened.spec.name, "where": opened.where()}, output)
+    if unknown := stranger(opened, name):
+        click.echo(unknown, err=True)
 
 
 def _row(broker: SyncBroker, name: str) -> dict[str, Any]:
