@@ -276,6 +276,24 @@ def test_queues_can_be_chosen(project: Project) -> None:
     assert wrong.stderr == "BadOption: no task of this target uses the queue 'c'.\n  Its queues: a, b\n"
 
 
+def test_a_queue_with_a_comma_in_its_name_can_be_chosen(project: Project) -> None:
+    """A text that names a queue as it stands is that queue; only others are taken apart at their commas."""
+    path = project.write(
+        "odd.py",
+        NOTING
+        + "@boost('a,b')\ndef one():\n    note('a,b')\n"
+        + "@boost('a')\ndef two():\n    note('a')\n"
+        + "@boost('b')\ndef three():\n    note('b')\n",
+    )
+    for name in ("a", "b", "a,b"):
+        assert project.boost("call", path, name).returncode == 0
+
+    assert project.boost("worker", path, "--burst", "-q", "a,b").returncode == 0
+    assert project.notes() == ["a,b"]
+    assert project.boost("worker", path, "--burst", "-q", "b, a").returncode == 0
+    assert sorted(project.notes()) == ["a", "a,b", "b"]
+
+
 def test_the_first_line_says_where_the_queue_is(project: Project) -> None:
     """A worker's first line names broker, file, queues and pool."""
     path = project.write("tasks.py", HELLO)

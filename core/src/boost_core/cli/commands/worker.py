@@ -57,7 +57,8 @@ def worker(
     end and gives their messages back, a third one leaves at once.
     """
     app = load_app(targets, broker)
-    names = [name.strip() for text in queues for name in text.split(",") if name.strip()]
+    known = {task.queue for task in app.tasks.values()}
+    names = [name for text in queues for name in ([text] if text in known else _split(text))]
     if queues and not names:
         message = "-q names no queue; leave it out to work on all"
         raise click.UsageError(message)
@@ -68,6 +69,10 @@ def worker(
     code = _stop(worker, signals)
     app.close()
     _leave(code)
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _serve(worker: Worker, signals: Signals, *, burst: bool) -> None:
