@@ -73,6 +73,16 @@ ROWS = [
         text="Error: Invalid value for '--concurrency': 0 is not in the range x>=1.\n",
     ),
     Row(
+        2,
+        "queue show echo.dead",
+        text="BadName: argument name 'echo.dead' ends with '.dead', which is kept for dead letters; choose another.\n",
+    ),
+    Row(
+        2,
+        f"dead list {'x' * 300}",
+        text=f"BadName: argument name '{'x' * 57}...' is 300 characters long; at most 180 are allowed.\n",
+    ),
+    Row(
         3,
         "worker",
         text="TargetError: target '': give a module, module:app or the path of a .py file (or set BOOST_APP)\n",
@@ -156,16 +166,6 @@ ROWS = [
         "call tasks.py echo 1",
         "a misspelt broker",
         "BrokerNotFound: no broker named 'sqlit' is installed. Did you mean 'sqlite'?\n",
-    ),
-    Row(
-        5,
-        "queue show echo.dead",
-        text="BadName: queue name 'echo.dead' ends with '.dead', which is kept for dead letters; choose another.\n",
-    ),
-    Row(
-        5,
-        f"dead list {'x' * 300}",
-        text=f"BadName: queue name '{'x' * 57}...' is 300 characters long; at most 180 are allowed.\n",
     ),
     Row(
         5,

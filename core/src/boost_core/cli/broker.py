@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boost_core.app.app import App
 from boost_core.cli.target import load_app
-from boost_core.errors import UnsupportedCapability
+from boost_core.errors import BadName, UnsupportedCapability
 from boost_core.errors.base import guess
 from boost_core.names import DEAD_SUFFIX, check_name
 from boost_core.settings import url_option
@@ -34,7 +34,10 @@ def queue_name(app: App, given: str) -> str:
     Raises ``BadName`` where no queue can have it.
     """
     prefix = app.settings.prefix
-    return check_name("queue", given if given.startswith(prefix) else f"{prefix}{given}")
+    try:
+        return check_name("queue", given if given.startswith(prefix) else f"{prefix}{given}")
+    except BadName as error:
+        raise BadName("argument", given, error.problem) from None
 
 
 def stranger(broker: SyncBroker, name: str) -> str | None:
