@@ -1,8 +1,9 @@
 -- What both layouts do with frames. Their files define how one line is stored and what that has written is taken back
 -- (store, take_back), and how deliveries are told apart and ended (divide, finish).
 
--- Returns for each id whether it is none, or wasn't seen in the last `window` milliseconds, and what is to be remembered: for
--- as long, at most twice as long, in a set a window, so that forgetting is dropping a set. A set in use has the empty id.
+-- Returns for each id whether it is none, or wasn't seen in the last `window` milliseconds; and which ids to remember, in
+-- which set, and which one to forget if it is a new one. They are remembered for as long, at most twice as long, in a set
+-- a window, so that forgetting is dropping a set. A set in use has the empty id.
 local function unseen(window, ids)
   local round = math.floor(now() / window)
   local set = stem .. 'seen:' .. round
@@ -13,26 +14,17 @@ local function unseen(window, ids)
     fresh[i] = id == '' or (here[i + 1] == 0 and before[i] == 0 and not known[id])
     if id ~= '' and fresh[i] then new[#new + 1], known[id] = id, true end
   end
-  local past = here[1] == 0 and stem .. 'seen:' .. (round - 2)
-  return fresh, #new > 1 and {set = set, ids = new, past = past, keep = 3 * window}
-end
-
-local function remember(seen)
-  redis.call('SADD', seen.set, unpack(seen.ids))
-  if seen.past then
-    redis.call('PEXPIRE', seen.set, seen.keep)
-    redis.call('UNLINK', seen.past)
-  end
+  return fresh, #new > 1 and new, set, here[1] == 0 and stem .. 'seen:' .. (round - 2)
 end
 
 -- Reads what is to be published: a count, the window, so many records, with a window so many ids, and for each frame
--- that asks for more its number, priority, delay and time to live. Returns the line of those that are new, by the stem
--- of its queue, and the ids to remember.
+-- that asks for more its number, priority, delay and time to live. Returns the records that are new, what they ask, and
+-- their ids as `unseen` does.
 local function published()
   local count, window = tonumber(ARGV[2]), tonumber(ARGV[3])
-  local at, asked, fresh, seen = 3 + count, {}, nil, nil
+  local at, asked, fresh, new, set, past = 3 + count, {}, nil, nil, nil, nil
   if window > 0 then
-    fresh, seen = unseen(window, {unpack(ARGV, at + 1, at + count)})
+    fresh, new, set, past = unseen(window, {unpack(ARGV, at + 1, at + count)})
     at = at + count
   end
   for i = at + 1, #ARGV, 4 do
@@ -45,7 +37,7 @@ local function published()
       asks[#records] = asked[i]
     end
   end
-  return {[stem] = {records = records, asks = asks}}, seen
+  return records, asks, new, set, past
 end
 
 -- Reads what is to be stored instead of deliveries, each seven arguments from place and token on; `numbers` are those
@@ -63,34 +55,30 @@ local function replacements(numbers)
   return lines
 end
 
-local function undo(stored, seen)
-  for at, places in pairs(stored) do take_back(at, places) end
-  if seen then redis.pcall('SREM', seen.set, unpack(seen.ids)) end
-end
-
--- Stores lines and remembers ids, all or nothing. Returns the error, and the places in each line, by the stem of its queue.
-local function store_all(lines, seen)
-  local stored = {}
-  local done, problem = pcall(function()
-    for at, line in pairs(lines) do
-      stored[at] = {}
-      stored[at].wakes = store(at, line.records, line.asks, stored[at])
-    end
-    if seen then remember(seen) end
-  end)
-  if done then return nil, stored end
-  undo(stored, seen)
-  return {err = problem}
-end
-
-local function ring_all(stored)
-  for at, places in pairs(stored) do ring(at, places.wakes) end
+local function write(records, asks, places, new, set, past)
+  local wakes = store(stem, records, asks, places)
+  if new then redis.call('SADD', set, unpack(new)) end
+  if new and past then
+    redis.call('PEXPIRE', set, 3 * ARGV[3])
+    redis.call('UNLINK', past)
+  end
+  return wakes
 end
 
 local function publish()
-  local problem, stored = store_all(published())
-  if problem then return problem end
-  ring_all(stored)
+  local records, asks, new, set, past = published()
+  local places = {}
+  local done, answer = pcall(write, records, asks, places, new, set, past)
+  if done and ARGV[1] ~= 'declare' then return ring(stem, answer) end
+  take_back(stem, places)
+  if new then redis.pcall('SREM', set, unpack(new)) end
+  if not done then return {err = answer} end
+end
+
+-- Stores what `publish` would, and takes it back: so what is in the way is told before anything is lost by it.
+local function declare()
+  strike('')
+  return publish()
 end
 
 -- Ends deliveries once what replaces them is stored; before that, it ends none, which shows that it may.
@@ -99,18 +87,17 @@ local function replace()
   if #held == 0 then return fenced end
   strike('')
   finish({'0-0'})
-  local problem, stored = store_all(replacements(numbers))
-  if problem then return problem end
+  local stored, wakes = {}, {}
+  for at, line in pairs(replacements(numbers)) do
+    stored[at] = {}
+    local done, answer = pcall(store, at, line.records, line.asks, stored[at])
+    if not done then
+      for other, places in pairs(stored) do take_back(other, places) end
+      return {err = answer}
+    end
+    wakes[at] = answer
+  end
   finish(held)
-  ring_all(stored)
+  for at, count in pairs(wakes) do ring(at, count) end
   return fenced
-end
-
--- Stores what `publish` would, and takes it back: so what is in the way is told before anything is lost by it.
-local function declare()
-  strike('')
-  local lines, seen = published()
-  local problem, stored = store_all(lines, seen)
-  if problem then return problem end
-  undo(stored, seen)
 end
