@@ -73,4 +73,6 @@ def stage(house: House) -> Iterator[Stage]:
     stage.close()
 
 
-assert os.environ.get("CI") != "true" or PROVEN == list(BROKERS), "with CI every broker must be proven: tools/servers install"
+assert os.environ.get("CI") != "true" or PROVEN == list(BROKERS), (
+    "with CI every broker must be proven: tools/servers install"
+)
