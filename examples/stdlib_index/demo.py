@@ -81,7 +81,7 @@ def use_queue_in(folder: Path) -> None:
 
 
 def distributed(root: Path, paths: list[str], folder: Path) -> Run:
-    """Push a job a file, work on them with three processes, and kill the first one half way."""
+    """Push a job a file, work on them with three processes, and kill one of them half way."""
     from tasks import index_file
 
     workers: list[subprocess.Popen[bytes]] = []
@@ -95,15 +95,16 @@ def distributed(root: Path, paths: list[str], folder: Path) -> Run:
                 workers.append(start_worker(output))  # noqa: PERF401 - Ctrl-C in between stops those that are there
         begun = time.monotonic()
         share = watch(index_file, len(jobs), workers, until=0.5)
+        victim = stopped_at_work(index_file, workers)
         killed_at = time.monotonic()
-        workers[0].send_signal(signal.SIGKILL)
-        workers[0].wait()
-        progress(share, f"worker {workers[0].pid} killed with -9", end="\n")
-        watch(index_file, len(jobs), workers[1:], until=1.0)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        progress(share, f"worker {victim.pid} killed with -9", end="\n")
+        watch(index_file, len(jobs), [worker for worker in workers if worker is not victim], until=1.0)
         seconds = time.monotonic() - begun
         results, dead = collect(jobs, paths)
         by_id = {job.id: path for job, path in zip(jobs, paths, strict=True)}
-        return Run(results, dead, by_id, seconds, workers[0].pid, killed_at, share, log.read_text())
+        return Run(results, dead, by_id, seconds, victim.pid, killed_at, share, log.read_text())
     finally:
         stop(workers)
 
@@ -112,6 +113,26 @@ def start_worker(output: object) -> subprocess.Popen[bytes]:
     """Start ``boost worker`` on the task file, as anybody would in a shell."""
     command = [sys.executable, "-m", "boost_core.cli", "worker", str(HERE / "tasks.py")]
     return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # type: ignore[call-overload,no-any-return]
+
+
+def stopped_at_work(task: Task[..., Any], workers: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Return a worker that is stopped in the middle of jobs, or any if there are none left.
+
+    Between two jobs it would hold nothing that others could take over.
+    """
+    from ledger import Ledger
+
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            depth = task.depth()
+            at_work = Ledger.read(Path(os.environ["STDLIB_INDEX_LEDGER"])).unfinished_by(worker.pid)
+            if at_work or not depth.ready + depth.running:
+                return worker
+            worker.send_signal(signal.SIGCONT)
+    raise SystemExit("the jobs take too long")
 
 
 def stop(workers: list[subprocess.Popen[bytes]]) -> None:
