@@ -11,6 +11,7 @@ WRITES = {
     "redis": ["incrby", "hset", "zadd", "sadd", "pexpire"],
     "redis-stream": ["incr", "hset", "zadd", "xadd", "sadd", "pexpire"],
 }
+UNDOES = {"redis": ["zrem", "hdel", "srem", "unlink"], "redis-stream": ["zrem", "hdel", "xdel", "srem", "unlink"]}
 MESSAGES = {"redis": "ready", "redis-stream": "stream"}
 
 
@@ -61,14 +62,19 @@ def test_declaring_finds_keys_of_another_kind(broker, name, asking, queue, part)
 
 
 def test_declaring_finds_what_a_user_may_not(name, limited, queue):
-    """A user that lacks any command that publishing takes is refused when a queue is declared, and leaves nothing there."""
+    """A user that lacks any command that publishing takes, or taking it back, is refused when a queue is declared.
+
+    Nothing is there afterwards.
+    """
     opened, allow = limited
     broker = opened(name)
 
-    for command in WRITES[name]:
+    for command in [*WRITES[name], *UNDOES[name]]:
         allow(f"-{command}")
         with pytest.raises(BrokerUnavailable, match=f"refuses this user: .*queue '{queue}'"):
             broker.declare([QueueSpec(name=queue)])
+        with client(broker.options.url.reveal()) as asking:
+            assert asking.keys(f"{broker.stem(queue)}*") == []
         allow(f"+{command}")
         broker.declare([QueueSpec(name=queue)])
         assert broker.depth(queue) == Depth()

@@ -30,6 +30,16 @@ local function ring(at, count)
   end
 end
 
+-- Runs commands, each whether or not others fail; returns the first error.
+local function run_all(commands)
+  local problem
+  for _, command in ipairs(commands) do
+    local reply = redis.pcall(unpack(command))
+    if not problem and type(reply) == 'table' and reply.err then problem = reply end
+  end
+  return problem
+end
+
 -- Returns 1 where what is due at `due` is the first of the delayed ones: who waits doesn't know of it yet; else 0.
 local function is_next(at, due)
   return redis.call('ZRANGE', at .. 'delayed', 0, 0, 'WITHSCORES')[2] + 0 == due and 1 or 0

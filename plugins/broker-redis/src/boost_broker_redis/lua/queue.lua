@@ -54,9 +54,15 @@ end
 
 local function take_back(at, places)
   if #places == 0 then return end
-  for _, line in ipairs({'ready', 'delayed', 'expiry'}) do redis.pcall('ZREM', at .. line, unpack(places)) end
-  redis.pcall('HDEL', at .. 'body', unpack(places))
+  local commands = {{'HDEL', at .. 'body', unpack(places)}}
+  for _, line in ipairs({'ready', 'delayed', 'expiry'}) do
+    commands[#commands + 1] = {'ZREM', at .. line, unpack(places)}
+  end
+  return run_all(commands)
 end
+
+-- Places that nothing is ever stored at, and the keys that stay once nothing is stored there any more.
+local NOWHERE, LASTING = {0}, {stem .. 'last'}
 
 -- Makes messages fetchable that their owner held under these marks, each at its old place in line.
 local function give_back(places, marks, died)

@@ -1,5 +1,5 @@
 -- What both layouts do with frames. Their files define how one line is stored and what that has written is taken back
--- (store, take_back), and how deliveries are told apart and ended (divide, finish).
+-- (store, take_back, which returns what keeps it from it), and how deliveries are told apart and ended (divide, finish).
 
 -- Returns for each id whether it is none, or wasn't seen in the last `window` milliseconds; and which ids to remember, in
 -- which set, and which one to forget if it is a new one. They are remembered for as long, at most twice as long, in a set
@@ -65,20 +65,36 @@ local function write(records, asks, places, new, set, past)
   return wakes
 end
 
+-- Takes back what `write` has done; returns what keeps it from it.
+local function unwrite(places, new, set)
+  local problem = take_back(stem, places)
+  return new and run_all({{'SREM', set, unpack(new)}}) or problem
+end
+
 local function publish()
   local records, asks, new, set, past = published()
   local places = {}
   local done, answer = pcall(write, records, asks, places, new, set, past)
   if done and ARGV[1] ~= 'declare' then return ring(stem, answer) end
-  take_back(stem, places)
-  if new then redis.pcall('SREM', set, unpack(new)) end
+  local problem = unwrite(places, new, set)
   if not done then return {err = answer} end
+  return problem
 end
 
--- Stores what `publish` would, and takes it back: so what is in the way is told before anything is lost by it.
+-- Stores what `publish` would, and takes it back: so what is in the way is told before anything is lost by it. Before
+-- that, it takes back what isn't there, which shows that it may. A queue that wasn't there isn't there afterwards.
 local function declare()
   strike('')
-  return publish()
+  local problem = unwrite(NOWHERE, tonumber(ARGV[3]) > 0 and {''}, stem .. 'seen:')
+  if problem then return problem end
+  local made = {stem .. 'none'}
+  for _, at in ipairs(LASTING) do
+    if redis.call('EXISTS', at) == 0 then made[#made + 1] = at end
+  end
+  redis.call('UNLINK', unpack(made))
+  problem = publish()
+  redis.call('UNLINK', unpack(made))
+  return problem
 end
 
 -- Ends deliveries once what replaces them is stored; before that, it ends none, which shows that it may.

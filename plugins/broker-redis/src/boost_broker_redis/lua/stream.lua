@@ -55,15 +55,20 @@ local function store(at, records, asks, places)
 end
 
 local function take_back(at, places)
+  local commands = {}
   for _, place in ipairs(places) do
     if type(place) == 'number' then
-      redis.pcall('ZREM', at .. 'delayed', place)
-      redis.pcall('HDEL', at .. 'later', place)
+      commands[#commands + 1] = {'ZREM', at .. 'delayed', place}
+      commands[#commands + 1] = {'HDEL', at .. 'later', place}
     else
-      redis.pcall('XDEL', at .. 'stream', place)
+      commands[#commands + 1] = {'XDEL', at .. 'stream', place}
     end
   end
+  return run_all(commands)
 end
+
+-- Places that nothing is ever stored at, and the keys that stay once nothing is stored there any more.
+local NOWHERE, LASTING = {0, '0-0'}, {STREAM, stem .. 'last'}
 
 -- What fell due is appended.
 local function promote(time)
