@@ -145,9 +145,45 @@ class TestOpening:
         push(broker, "mine", "x")
 
         assert bodies(waiting.join()) == ["x"]
-        assert subscription.fetch({"theirs": 1}, 0.0) == []
         admin.acl_setuser("me", enabled=True, keys=["boost*"])
         assert bodies(take(subscription, "theirs", 1)) == ["later"]
+        for each in (subscription, broker, admin):
+            each.close()
+
+    def test_a_refusal_of_all_that_is_asked_is_told(self, name, launch):
+        """Where nothing that is asked for answers, fetching fails, also with other queues at their credit."""
+        url = user(launch, "~boost*", "&boost:*", "+@all")
+        admin = client(url.replace("me:sesame@", ""))
+        broker = build_broker(name, url)
+        subscription = subscribe(broker, "free", "busy", credit={"busy": 1})
+        push(broker, "busy", "held")
+        held = take(subscription, "busy", 1)
+        push(broker, "free", "x")
+        admin.execute_command("ACL", "SETUSER", "me", "-zadd", "-zrem")
+
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable, match=r"refuses this user: .*\(queue 'free'\)"):
+                subscription.fetch({"free": 1, "busy": 1}, 0.0)
+
+        admin.execute_command("ACL", "SETUSER", "me", "+zadd", "+zrem")
+        assert bodies(subscription.fetch({"free": 1, "busy": 1}, 0.0)) == ["x"]
+        assert subscription.ack(held) == []
+        for each in (subscription, broker, admin):
+            each.close()
+
+    def test_a_short_refusal_is_short(self, name, launch):
+        """A queue that was refused once, while another answered, is asked again soon."""
+        url = user(launch, "~boost*", "&boost:*", "+@all")
+        admin = client(url.replace("me:sesame@", ""))
+        broker = build_broker(name, url)
+        subscription = subscribe(broker, "theirs", "mine")
+        push(broker, "theirs", "x")
+        admin.acl_setuser("me", enabled=True, reset_keys=True, keys=[key(name, "mine", "*")])
+        assert subscription.fetch({"theirs": 1, "mine": 1}, 0.0) == []
+
+        admin.acl_setuser("me", enabled=True, keys=["boost*"])
+
+        assert bodies(take(subscription, "theirs", 1, 6.0)) == ["x"]
         for each in (subscription, broker, admin):
             each.close()
 

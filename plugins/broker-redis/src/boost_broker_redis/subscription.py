@@ -40,8 +40,9 @@ from boost_broker_redis.troubles import explain, has_left
 log = logging.getLogger("boost.broker.redis")
 
 _FETCH_ENDS_SECONDS: Final = 0.5
+_FIRST_REFUSED_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 10.0
-"""So long a worker leaves a queue alone that the server refuses, while it serves others."""
+"""So long at most a worker leaves a queue alone that the server refuses, while it serves others."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +84,7 @@ class RedisSubscription(SyncSubscription):
         self._fetching = Lock()
         self._closing = Lock()
         self._next_sweep = 0.0
-        self._left_alone: dict[str, float] = {}  # until when
+        self._left_alone: dict[str, tuple[float, float]] = {}  # until when, and for how long
         self._woken = self._unsure = self.closed = False
         try:
             self._listener.open()
@@ -144,7 +145,7 @@ class RedisSubscription(SyncSubscription):
         if sweeps:
             self._next_sweep = time.monotonic() + self._pause * random.uniform(0.6, 1.0)
         tail = (self._claim, self._lease, int(waits), int(sweeps))
-        asked = [queue for queue in wanted if self._left_alone.get(queue, 0.0) <= time.monotonic()]
+        asked = [queue for queue in wanted if self._left_alone.get(queue, (0.0, 0.0))[0] <= time.monotonic()]
         calls = [Call("claim", [self._stems[queue]], (self._worker, wanted[queue], *tail)) for queue in asked]
         replies = self._connections.run(calls) if calls else []
         deliveries: list[Delivery] = []
@@ -153,24 +154,25 @@ class RedisSubscription(SyncSubscription):
         for queue, reply in zip(asked, replies, strict=True):
             if isinstance(reply, exceptions.RedisError):
                 refused[queue] = self._refusal(reply, queue)
-            elif reply is not None:
+                continue
+            self._left_alone.pop(queue, None)
+            if reply is not None:
                 deliveries += self._claimed(queue, reply)
                 soon = soon if reply[4] < 0 else min(soon, reply[4] / 1000)
         if refused and not deliveries:  # else it comes again with the next claim
-            self._leave_alone(refused)
+            self._leave_alone(refused, alone=len(refused) == len(asked))
         if len(wanted) > 1:
             deliveries.sort(key=lambda delivery: -priority_of(delivery.receipt[0]))
         return deliveries, soon
 
-    def _leave_alone(self, refused: Mapping[str, BrokerUnavailable]) -> None:
-        """Go on without queues that the server refuses, for a while. Raises where it has gone, or none is left."""
-        now = time.monotonic()
-        self._left_alone.update(dict.fromkeys(refused, now + REFUSED_SECONDS))
-        none_left = all(self._left_alone.get(queue, 0.0) > now for queue in self._stems)
-        for refusal in refused.values():
-            if none_left or isinstance(refusal, ConnectionLost):
-                self._left_alone.clear()
+    def _leave_alone(self, refused: Mapping[str, BrokerUnavailable], *, alone: bool) -> None:
+        """Go on without queues that the server refuses, each time longer. Raises where it has gone or nothing answers."""
+        for queue, refusal in refused.items():
+            if alone or isinstance(refusal, ConnectionLost):
                 raise refusal
+            _, before = self._left_alone.get(queue, (0.0, 0.0))
+            pause = min(max(2 * before, _FIRST_REFUSED_SECONDS), REFUSED_SECONDS)
+            self._left_alone[queue] = time.monotonic() + pause, pause
             log.warning("%s\n  Its other queues go on.", refusal)
 
     def _claimed(self, queue: str, reply: Sequence[Any]) -> list[Delivery]:
