@@ -166,7 +166,7 @@ class RedisSubscription(SyncSubscription):
         return deliveries, soon
 
     def _leave_alone(self, refused: Mapping[str, BrokerUnavailable], *, alone: bool) -> None:
-        """Go on without queues that the server refuses, each time longer. Raises where it has gone or nothing answers."""
+        """Go on without queues that the server refuses, each time longer. Raises where nothing else answers."""
         for queue, refusal in refused.items():
             if alone or isinstance(refusal, ConnectionLost):
                 raise refusal
