@@ -47,6 +47,8 @@ def problem_of(value: Secret | None) -> str | None:
     transport = _TRANSPORTS.get(parts.scheme)
     if transport is None:
         return f"its scheme is {parts.scheme!r}; give one of {', '.join(_TRANSPORTS)}"
+    if not value.reveal()[len(parts.scheme) :].startswith("://"):
+        return f"it doesn't begin with {parts.scheme}://"
     if transport == "unix" and not parts.path:
         return "behind unix:// it has the path of a socket"
     if transport != "unix" and (parts.port == 0 or not _DATABASE.fullmatch(parts.path)):
