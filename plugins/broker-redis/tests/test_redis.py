@@ -234,8 +234,8 @@ class TestRefusals:
             ({"lease": 0}, "it must be over 0 seconds"),
             ({"timeout": 0}, "it must be over 0 seconds"),
             ({"url": "http://host"}, "its scheme is 'http'; give one of redis, rediss,"),
-            ({"url": "redis:"}, "it doesn't begin with redis://"),
-            ({"url": "unix:/run/redis.sock"}, "it doesn't begin with unix://"),
+            ({"url": "rediss:"}, "valkeys, and '://' behind it"),
+            ({"url": "unix:/run/redis.sock"}, "its scheme is 'unix'; give one of redis,"),
             ({"url": "redis://host:port"}, "Port could not be cast"),
             ({"url": "redis://host/prod"}, "it has the number of a database, or nothing"),
             (

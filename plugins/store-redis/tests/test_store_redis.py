@@ -444,8 +444,8 @@ def run_python(code, *arguments):
     ("url", "problem"),
     [
         ("http://me:sesame@host", "its scheme is 'http'; give one of redis, rediss,"),
-        ("redis:", "it doesn't begin with redis://"),
-        ("unix:/run/redis.sock", "it doesn't begin with unix://"),
+        ("rediss:", "valkeys, and '://' behind it"),
+        ("unix:/run/redis.sock", "its scheme is 'unix'; give one of redis,"),
         ("redis://host:port", "Port could not be cast"),
         ("redis://host/prod", "it has the number of a database, or nothing"),
         ("redis://host?socket_timeout=5", "its parameter 'socket_timeout' is unknown; there are db, ssl_ca"),

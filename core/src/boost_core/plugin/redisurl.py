@@ -44,11 +44,9 @@ def problem_of(value: Secret | None) -> str | None:
     if value is None:
         return None
     parts = urllib.parse.urlsplit(value.reveal())
-    transport = _TRANSPORTS.get(parts.scheme)
+    transport, _ = _divided(value.reveal())
     if transport is None:
-        return f"its scheme is {parts.scheme!r}; give one of {', '.join(_TRANSPORTS)}"
-    if not value.reveal()[len(parts.scheme) :].startswith("://"):
-        return f"it doesn't begin with {parts.scheme}://"
+        return f"its scheme is {parts.scheme!r}; give one of {', '.join(_TRANSPORTS)}, and '://' behind it"
     if transport == "unix" and not parts.path:
         return "behind unix:// it has the path of a socket"
     if transport != "unix" and (parts.port == 0 or not _DATABASE.fullmatch(parts.path)):
@@ -82,5 +80,11 @@ def _problem_of_parameters(given: Mapping[str, Sequence[str]], transport: str) -
 
 def client_url(url: str) -> str:
     """Return a URL as the client knows it, which has three schemes."""
+    transport, rest = _divided(url)
+    return f"{transport}://{rest}"
+
+
+def _divided(url: str) -> tuple[str | None, str]:
+    """Return what carries a URL's connections, and what is behind its scheme. None where it begins otherwise."""
     scheme, _, rest = url.partition("://")
-    return f"{_TRANSPORTS[scheme.lower()]}://{rest}"
+    return _TRANSPORTS.get(scheme.lower()), rest
