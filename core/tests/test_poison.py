@@ -10,8 +10,17 @@ import attrs
 import pytest
 from boost_core import App, Task, current
 from boost_core.builtin.memory import MemoryBroker, MemorySubscription
+from boost_core.builtin.memory_store import MemoryStore
 from boost_core.errors import JobFailed
-from boost_core.plugin import BrokerSpec, Delivery, Lost, QueueSpec
+from boost_core.plugin import (
+    BrokerSpec,
+    ConnectionLost,
+    Delivery,
+    Lost,
+    QueueSpec,
+    StoreSpec,
+    StoreUnavailable,
+)
 from boost_core.registry.registry import Registry
 from letters import dead_letters, eventually
 from plugged import importable
@@ -26,6 +35,42 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("boost_core.bridge.quarantine.ALONE_SECONDS", 0.1)
 
 
+class Outage:
+    """Raises where a worker meets it, until it is mended."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.met, self.mended = threading.Event(), threading.Event()
+        self.mended.set()
+
+    def strike(self) -> None:
+        """Fail the caller."""
+        if not self.mended.is_set():
+            self.met.set()
+            raise self.error
+
+
+LINE, STORE = Outage(ConnectionLost("counting", "the line is cut")), Outage(StoreUnavailable("frail", "it is full"))
+
+
+@pytest.fixture(params=[LINE, STORE], ids=["line", "store"])
+def outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
+    """Yield what is out while the test runs."""
+    outage: Outage = request.param
+    outage.met.clear()
+    outage.mended.clear()
+    yield outage
+    outage.mended.set()
+
+
+class FrailStore(MemoryStore):
+    """A store that can be out."""
+
+    def put(self, items: Mapping[str, bytes], ttl: float) -> None:
+        STORE.strike()
+        super().put(items, ttl)
+
+
 class CountingSubscription(MemorySubscription):
     """A subscription that tells of deaths, as brokers do that outlive their workers: a job's name says how many."""
 
@@ -35,6 +80,15 @@ class CountingSubscription(MemorySubscription):
         for delivery in deliveries:
             delivery.deaths = max((count for mark, count in DEATHS.items() if mark in delivery.body), default=0)
         return deliveries
+
+    def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Acknowledge what ended, over a line that can be out."""
+        LINE.strike()
+        return super().ack(deliveries)
+
+    def reconnect(self) -> None:
+        """Dial again."""
+        LINE.strike()
 
 
 class CountingBroker(MemoryBroker):
@@ -54,7 +108,7 @@ COUNTING = attrs.evolve(MEMORY, name="counting", factory=importable(CountingBrok
 @pytest.fixture
 def app() -> Iterator[App]:
     """Yield an app whose messages have a past."""
-    app = App("counting", broker=COUNTING, store="memory")
+    app = App("counting", broker=COUNTING, store=StoreSpec(name="frail", factory=importable(FrailStore)))
     yield app
     app.close()
 
@@ -167,6 +221,22 @@ def test_a_suspect_is_alone_whatever_the_broker(app: App) -> None:
         assert later.get(timeout=10) == "far and later, attempt 1"
 
     assert jobs.beside["died twice"] == others.beside["far and later"] == set()
+
+
+def test_a_suspect_that_cant_be_settled_stops_nobody(app: App, outage: Outage) -> None:
+    """Its turn is over once its job has ended: other queues don't wait until its broker or its store is back."""
+    jobs, ran = Jobs(app), threading.Event()
+    other = app.boost("other", broker=MEMORY)(ran.set)
+    suspect = jobs.task.push("died twice")
+
+    with app.worker():
+        eventually(lambda: jobs.running == {"died twice"})
+        other.push()
+        jobs.gate("died twice").set()
+        assert outage.met.wait(20)
+        assert ran.wait(20)
+        outage.mended.set()
+        assert suspect.get(timeout=20) == "died twice, attempt 1"
 
 
 def test_after_three_deaths_a_message_is_dead(app: App) -> None:

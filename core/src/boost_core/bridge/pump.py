@@ -136,6 +136,7 @@ class Pump:
 
     def give_back(self, runs: Sequence[Run]) -> None:
         """Count reported runs, submit what waited for their slots, and let the fetch thread go on."""
+        self.quarantine.end(runs)
         by_lane: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
             by_lane[run.delivery.queue].append(run)

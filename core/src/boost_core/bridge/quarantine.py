@@ -22,7 +22,7 @@ TRIES: Final = 3
 
 
 class Quarantine:
-    """Holds one suspect a worker, until all else there is settled; nothing is fetched meanwhile, whatever the broker.
+    """Holds one suspect a worker until all else there is settled; until it ended nothing is fetched from any broker.
 
     A second one isn't kept here while a suspect runs: it would be counted as dead with it, and that for the third time.
     ``pumps`` returns all of the worker.
@@ -100,8 +100,18 @@ class Quarantine:
         run.host.lanes[run.delivery.queue].not_before = until
         run.host.release([run])
 
+    def end(self, runs: Sequence[Run]) -> None:
+        """Take note of reported runs; fetch threads go on, however long settling takes. SETTLE thread of any pump."""
+        if self._turn is None:
+            return
+        with self._lock:
+            if self._turn not in runs:
+                return
+            self._turn = None
+        self._wake()
+
     def forget(self, runs: Sequence[Run]) -> None:
-        """Take note of settled runs; fetch threads may go on. SETTLE thread of any pump."""
+        """Take note of settled runs: what waits to be alone may be so now. SETTLE thread of any pump."""
         if not self._here:
             return
         with self._lock:
@@ -109,8 +119,6 @@ class Quarantine:
                 self._here.remove(run)
                 if run.started:
                     del self._tries[run.message.id]
-                if run is self._turn:
-                    self._turn = None
         self._wake()
 
     def _wake(self) -> None:
