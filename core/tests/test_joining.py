@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import attrs
 from boost_core import App
+from boost_core.plugin import START, Admission, Control, Gate, GateStage, Run
 from boost_core.registry.registry import Registry
 from letters import eventually
+from plugged import control, plug
 
 
 class Counted:
@@ -67,3 +70,36 @@ def test_what_waits_in_a_pool_doesnt_fill_its_new_slots(app: App) -> None:
         assert narrow.wait_idle(20)
 
     assert (counted.ended, counted.most) == (500, 1)
+
+
+class SlowGate(Gate):
+    """Answers the first time only once the message it is asked about was taken back."""
+
+    def __init__(self) -> None:
+        self.taken_back = threading.Event()
+
+    def admit(self, runs: Sequence[Run]) -> Sequence[Admission]:
+        """Let everything start, late."""
+        assert self.taken_back.wait(20)
+        return [START] * len(runs)
+
+    def undo(self, runs: Sequence[Run]) -> None:
+        """Take note of it."""
+        self.taken_back.set()
+
+
+def test_what_a_gate_lets_start_too_late_takes_no_slot(app: App) -> None:
+    """A message that went back to the broker while a gate thought about it doesn't count as running ever after."""
+    gated = type(
+        "Gated", (Control,), {"gate": lambda _self, task, one=SlowGate(): one if task.name == "narrow" else None}
+    )
+    plug(app, control("slow", gated, gate=GateStage.RATE))
+    narrow = app.boost("narrow", concurrency=1, results=True)(lambda: "served")
+    other = attrs.evolve(Registry().broker("memory"), name="other")
+    wide = app.boost("wide", concurrency=16, results=True, broker=other)(lambda: "served")
+
+    with app.worker(narrow) as worker:
+        assert narrow.push().get(timeout=20) == "served"
+        worker.add(wide)
+        assert wide.push().get(timeout=10) == "served"
+        assert narrow.push().get(timeout=10) == "served"

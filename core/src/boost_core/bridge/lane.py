@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -95,9 +95,13 @@ class Lane:
             if count:
                 self._measure(seconds / count)
             self._back += len(runs)
+        by_task: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            by_task[run.task.name].append(run)
         ready: list[Run] = []
-        for name, left in Counter([run.task.name for run in runs if run.handed_over]).items():
-            ready += self._slots[name].back(left)
+        for name, its in by_task.items():
+            if name in self._slots:  # a stray's may be anything
+                ready += self._slots[name].back(its)
         return ready
 
     def _measure(self, seconds: float) -> None:

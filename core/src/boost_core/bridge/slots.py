@@ -27,19 +27,18 @@ class Slots:
     def start(self, runs: Sequence[Run]) -> Sequence[Run]:
         """Return those of ``runs`` that go to the pool now; the others wait for a slot."""
         with self._lock:
-            if not self._whole:
-                self._backlog.extend(runs)
-                return self._ready()
-            self._in_pool += len(runs)
-            for run in runs:
-                run.handed_over = True
-            return runs
-
-    def back(self, count: int) -> Sequence[Run]:
-        """Count runs that have left the pool; return what goes there in their place."""
-        with self._lock:
-            self._in_pool -= count
+            self._backlog.extend(runs)
             return self._ready()
+
+    def back(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Count those of ``runs`` that have left the pool; return what goes there in their place.
+
+        Whoever claims a run reports it afterwards: one that isn't handed over here never will be.
+        """
+        with self._lock:
+            left = sum(run.handed_over for run in runs)
+            self._in_pool -= left
+            return self._ready() if left else ()
 
     def share(self, size: int) -> bool:
         """Take note that the pool is about to have ``size`` slots; return whether its mailbox may hold too many."""
@@ -50,9 +49,9 @@ class Slots:
     def _ready(self) -> list[Run]:
         ready: list[Run] = []
         backlog = self._backlog
-        while backlog and self._in_pool < self.limit:
+        while backlog and (self._whole or self._in_pool < self.limit):
             run = backlog.popleft()
-            if run.claimed:  # taken back while it waited here
+            if run.claimed:  # taken back while it waited here, or for a gate
                 continue
             run.handed_over = True
             self._in_pool += 1
