@@ -172,15 +172,38 @@ class TestPublishing:
         assert (error.unsure, "its queue was made just now" in error.problem) == ([0], True)
 
     def test_a_queue_that_others_made_long_ago(self, server, build, broker, queue, channel, patience):
-        """Who finds it there, and no note that one is young, doesn't wait."""
-        broker.declare([QueueSpec(name=queue)])
-        channel.queue_purge("~young")
+        """Who finds it there doesn't wait, also while another queue is young."""
+        declare(channel, queue, x_queue_type="quorum", x_delivery_limit=1_000_000_000)
+        broker.declare([QueueSpec(name=f"{queue}.new")])
         other = build(server.url)
-        other.declare([QueueSpec(name=queue)])
+        other.declare([QueueSpec(name=queue), QueueSpec(name=f"{queue}.new")])
 
         push(other, queue, 1, timeout=patience / 2)
+        error = push_error(other, f"{queue}.new", 2, timeout=0.1)
 
         assert other.depth(queue).ready == 1
+        assert "its queue was made just now" in error.problem
+
+    def test_a_queue_grows_old_for_all(self, server, build, broker, queue, patience, monkeypatch):
+        """However often processes find it meanwhile; and nothing is left of its youth."""
+        monkeypatch.setattr("boost_broker_rabbitmq.marker.LASTING_SECONDS", 1.0)
+        broker.declare([QueueSpec(name=queue)])
+
+        def is_old():
+            other = make_broker(server.url)
+            other.open()
+            try:
+                other.declare([QueueSpec(name=queue)])
+                push(other, queue, 1, timeout=0.1)
+            except PublishError:
+                return False
+            finally:
+                other.close()
+            return True
+
+        until(is_old)
+
+        assert [name for name in server.control("list_queues", "name").split() if queue in name] == [queue]
 
     def test_a_young_ladder(self, broker, queue, patience, channel):
         """It isn't used: a delayed message waits in its work queue, and in the worker that gets it, until it is due."""

@@ -261,6 +261,21 @@ class TestPublishing:
         assert (doctor.returncode, said in doctor.stdout) == (5, True), doctor.stdout + doctor.stderr
         assert "2" not in bodies(take(subscription, 2, queue))
 
+    def test_a_worker_that_starts_under_an_alarm(self, server, build, queue, broker):
+        """It makes the queue that is missing, and does what waits in the others."""
+        broker.declare([QueueSpec(name=queue)])
+        push(broker, queue, "before")
+        server.alarm("disk")
+        try:
+            subscription = subscribe(build(server.url), queue, f"{queue}.new")
+            held = take(subscription, 1, queue, f"{queue}.new")
+            assert subscription.ack(held) == []
+        finally:
+            server.alarm("disk", on=False)
+
+        assert bodies(held) == ["before"]
+        assert broker.depth(f"{queue}.new") == Depth()
+
 
 class TestConsuming:
     """What was held when a connection ended is somebody else's."""

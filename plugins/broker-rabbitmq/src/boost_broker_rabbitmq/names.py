@@ -37,3 +37,8 @@ def is_shortened(queue: str) -> bool:
 def step_name(queue: str, seconds: int) -> str:
     """Return the name of the queue where messages for ``queue`` wait so many seconds; both as on the server."""
     return f"{queue}~delay~{seconds}"
+
+
+def marker_name(queue: str) -> str:
+    """Return the name of the queue that marks ``queue`` as young; who may configure what begins alike may make it."""
+    return f"{queue}~young"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from amqp.exceptions import AccessRefused, PreconditionFailed, ResourceLocked
 from boost_core.plugin import BrokerUnavailable, QueueKind, QueueSpec
 
-from boost_broker_rabbitmq import nursery
+from boost_broker_rabbitmq import marker
 from boost_broker_rabbitmq.connection import Channel
 from boost_broker_rabbitmq.diagnosis import NAME, forbidden, reason_of
 from boost_broker_rabbitmq.names import is_shortened, server_name, step_name
@@ -100,8 +100,10 @@ class Queues:
         try:
             exists = self.count(session, name, until) is not None
             if quorum and not exists:
-                nursery.announce(session, SETTLED_SECONDS, until)
+                marker.leave(session, name, until)
             found = _differences(session, name, arguments, until)
+            if quorum and not exists:
+                marker.leave(session, name, until)
         except AccessRefused as error:
             if not exists:
                 raise forbidden(error, "configure") from error
@@ -113,7 +115,7 @@ class Queues:
             problem = f"queue {queue!r} can't be made: {reason_of(error)}"
             raise BrokerUnavailable(NAME, problem, "See the server's policies and log.") from error
         if quorum and not (exists and name in self._since):
-            old = exists and nursery.is_empty(session, until)
+            old = exists and not marker.is_there(session, name, until)
             self._since[name] = -math.inf if old else time.monotonic()
         if list(found) == [_LIMIT] and found[_LIMIT][1] is None:
             self._bear_no_limit(queue, name, session.connection.version)
