@@ -17,7 +17,7 @@ MIGRATIONS: Final = (
     """
     CREATE TABLE queue (id INTEGER PRIMARY KEY CHECK (id < 32768), name TEXT NOT NULL UNIQUE, origin TEXT);
     CREATE TABLE worker (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, pid INTEGER NOT NULL, alive_until INTEGER NOT NULL
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, pid INTEGER NOT NULL, lease_ends INTEGER NOT NULL
     );
     CREATE TABLE ready (
         place INTEGER PRIMARY KEY, deaths INTEGER NOT NULL, expires INTEGER, id TEXT NOT NULL, body BLOB NOT NULL
@@ -34,7 +34,6 @@ MIGRATIONS: Final = (
     CREATE INDEX ready_expires ON ready (expires) WHERE expires IS NOT NULL;
     CREATE INDEX delayed_expires ON delayed (expires) WHERE expires IS NOT NULL;
     """,
-    "ALTER TABLE worker RENAME COLUMN alive_until TO lease_ends",
 )
 """A script a schema version; times are integer microseconds: of the machine's monotonic clock in ``lease_ends``, which
 no change of its date moves, and else since the epoch."""
