@@ -289,6 +289,42 @@ def test_a_second_sigterm_changes_nothing(project: Project) -> None:
     assert project.notes()[2:] == ["ended"]
 
 
+def test_a_handler_that_exits_at_the_end_cuts_no_thread_off(project: Project) -> None:
+    """A script's own SIGTERM handler may call sys.exit: Python still waits for the threads that aren't daemons."""
+    text = (
+        NOTING
+        + """
+import signal, sys, threading
+handled = threading.Event()
+
+def leave(*_):
+    handled.set()
+    sys.exit(7)
+
+def own_work():
+    handled.wait()
+    time.sleep(0.5)
+    note("own thread is through")
+
+@boost("f")
+def f(): ...
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, leave)
+    threading.Thread(target=own_work).start()
+    f.consume()
+    note("main is through")
+"""
+    )
+    script = project.start(project.write("script.py", text))
+    eventually(lambda: project.notes() == ["main is through"])
+
+    script.send_signal(signal.SIGTERM)
+    script.wait(20)
+
+    assert project.notes() == ["main is through", "own thread is through"], project.log(script)
+
+
 def test_a_file_that_consumes_as_it_is_imported_is_served_by_the_command_alone(project: Project) -> None:
     """Two workers in a process would each have its slots, and one of them no drain; the file's line is told."""
     text = NOTING + "@boost('f')\ndef f():\n    note('ran')\nf.consume()\n"

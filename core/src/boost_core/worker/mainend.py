@@ -22,8 +22,10 @@ def wait_at_end(wait: Callable[[], object]) -> None:
     end = threading._shutdown  # type: ignore[attr-defined]
 
     def shutdown() -> None:
-        wait()
-        end()
+        try:
+            wait()
+        finally:  # a signal's handler may raise in it
+            end()
 
     threading._shutdown = shutdown  # type: ignore[attr-defined]
     if (3, 12) <= sys.version_info < (3, 12, 3) and not (sys.flags.interactive or hasattr(sys, "ps1")):
