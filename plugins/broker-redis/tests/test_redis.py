@@ -567,6 +567,21 @@ class TestWaiting:
         holder.close()
         waiter.close()
 
+    @pytest.mark.parametrize("first_delay", [0.0, 0.1])
+    def test_who_takes_something_else_passes_a_delay_on(self, broker, queue, told, first_delay):
+        """Of two that wait for one each, one is told of a delay, and takes what comes before it: the other has it in time."""
+        subscriptions = [subscribe(told, queue) for _ in range(2)]
+        waiting = [Background(fetch, subscription, queue, 1, 60.0) for subscription in subscriptions]
+        until(lambda: waiters(broker, queue) == 2)
+
+        push(broker, queue, "delayed", delay=1.0)
+        until(lambda: waiters(broker, queue) == 2)  # the one told waits again, and is told again
+        push(broker, queue, "before", delay=first_delay)
+
+        assert sorted(body for one in waiting for body in bodies(one.join())) == ["before", "delayed"]
+        for subscription in subscriptions:
+            subscription.close()
+
     def test_as_many_are_woken_as_there_is_work_for(self, broker, queue, told):
         """Of four that wait for one each, a batch of two wakes two; the others sleep on."""
         subscriptions = [subscribe(told, queue) for _ in range(4)]

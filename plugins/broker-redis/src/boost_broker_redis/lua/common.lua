@@ -45,6 +45,9 @@ local function is_next(at, due)
   return redis.call('ZRANGE', at .. 'delayed', 0, 0, 'WITHSCORES')[2] + 0 == due and 1 or 0
 end
 
+-- Returns 1 where a worker that takes no more has to tell somebody else that there are delayed ones; else 0.
+local function passes_on(taken, want) return taken >= want and redis.call('EXISTS', stem .. 'delayed') or 0 end
+
 -- Enters a worker among those that wait. Without memory it isn't entered, and looks by itself.
 local function enter(worker, want) redis.pcall('ZADD', stem .. 'waiters', want, worker) end
 

@@ -194,7 +194,7 @@ local function claim()
   end
   if #seen > 0 then redis.call('ZREM', READY, unpack(seen)) end
   if #places > 0 then
-    ring(stem, redis.call('ZCARD', READY))
+    ring(stem, redis.call('ZCARD', READY) + passes_on(#places, want))
   else
     wait = soon(time, worker)
     if waits then enter(worker, want) end

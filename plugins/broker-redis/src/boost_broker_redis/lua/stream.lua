@@ -185,7 +185,7 @@ local function claim()
   if step > 0 and ARGV[7] == '1' then buried, bytes = bury(worker, ARGV[5], want, found, bytes) end
   read_new(worker, want, found, bytes)
   if #found.ids > 0 then
-    if redis.call('ZCARD', stem .. 'waiters') > 0 then ring(stem, (counts())) end
+    if redis.call('ZCARD', stem .. 'waiters') > 0 then ring(stem, counts() + passes_on(#found.ids, want)) end
     if redis.call('EXISTS', DEATHS) == 1 then deaths = redis.call('HMGET', DEATHS, unpack(found.ids)) end
   else
     local due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
