@@ -691,6 +691,27 @@ class TestPartitionsChangeHands:
         assert set(bodies(take(second, queue, 4))) == {"new"}
         assert gone == []
 
+    def test_paused_partitions_go_and_come_back(self, stage, queue):
+        """Partitions that were paused here, went to another worker and come back are read again."""
+        other = f"{queue}.other"
+        first = stage.subscribe(stage.broker(), queue, other)
+        push(stage.broker(), other, "up")
+        first.ack(take(first, other, 1))
+        first.shut([queue])
+        push(stage.broker(), queue, *range(8))
+        push(stage.broker(), other, "paused by now")
+        first.ack(take(first, other, 1))
+        second = stage.subscribe(stage.broker(), queue, other)
+        second.ack(take(second, queue, 4))
+        first.ack(take(first, queue, 4))
+
+        second.close()
+        new = set(map(str, range(8, 16)))
+        push(stage.broker(), queue, *new)
+
+        came = set()
+        until(lambda: came.update(bodies(first.fetch({queue: 16}, 0.5))) or new <= came)
+
     def test_group_of_others(self, stage, queue):
         """A group that other programs are in with their own way of sharing can't be joined, and that is said."""
         broker = stage.broker()

@@ -188,7 +188,10 @@ class Reader:
         """Take partitions over, each from where its last owner was."""
         committed, logs = self._committed(consumer, self._with_delays(partitions))
         fresh = [self._take_over(one, logs[one.topic]) for one in committed]
-        consumer.incremental_assign([TopicPartition(*share.partition, share.next) for share in fresh])
+        places = [TopicPartition(*share.partition, share.next) for share in fresh]
+        consumer.incremental_assign(places)
+        if places:
+            consumer.resume(places)  # librdkafka keeps a partition paused that was paused here before it went elsewhere
         self._brake.look_again()
 
     def _with_delays(self, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
