@@ -31,7 +31,7 @@ KILLS = 30
 RESTARTS = 3
 QUEUES = 20
 IDLE_SECONDS = 10.0
-TAKEOVER = {"redis": 13.0, "redis-stream": 15.0, "rabbitmq": 1.0, "kafka": 15.0, "nats": 20.0}
+TAKEOVER = {"redis": 13.0, "redis-stream": 13.0, "rabbitmq": 1.0, "kafka": 15.0, "nats": 20.0}
 SINGLE = {"nats": 0.6}
 
 
