@@ -126,14 +126,14 @@ ROWS = [
         4,
         "worker tasks.py --burst",
         "a newer database",
-        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 2\n"
+        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 1\n"
         "  Upgrade the package: pip install --upgrade boost-broker-sqlite\n",
     ),
     Row(
         4,
         "dead list",
         "a newer database",
-        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 2\n"
+        "BrokerUnavailable: broker 'sqlite': {db} has schema version 9; this boost-broker-sqlite knows versions up to 1\n"
         "  Upgrade the package: pip install --upgrade boost-broker-sqlite\n",
     ),
     Row(
