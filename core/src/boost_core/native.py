@@ -24,9 +24,23 @@ import time
 from _queue import Empty, SimpleQueue
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "own_socket", "poll", "sleep"]
+__all__ = [
+    "Condition",
+    "Empty",
+    "Event",
+    "Lock",
+    "RLock",
+    "SimpleQueue",
+    "Thread",
+    "has_patched_select",
+    "own_socket",
+    "poll",
+    "sleep",
+    "wait_for_input",
+]
 
 
 def _own_copy(name: str) -> Any:
@@ -242,6 +256,21 @@ def own_socket(connected: Any) -> Any:
     plain = _socket.socket(fileno=connected.detach())
     plain.settimeout(seconds)
     return plain
+
+
+def has_patched_select() -> bool:
+    """Return whether gevent or eventlet has replaced how this process waits for descriptors."""
+    return not isinstance(getattr(select, "poll", None), BuiltinFunctionType)
+
+
+def wait_for_input(descriptor: int, seconds: float) -> None:
+    """Wait for a descriptor by what is patched, so that greenlets go on; unlike all else here."""
+    if hasattr(select, "poll"):
+        polling = select.poll()
+        polling.register(descriptor, select.POLLIN)
+        polling.poll(seconds * 1000)
+    else:  # eventlet takes it away
+        select.select([descriptor], [], [], seconds)
 
 
 def has_greenlets() -> bool:

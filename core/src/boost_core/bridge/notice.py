@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 
-from boost_core.native import Event, Lock, has_greenlets
+from boost_core.native import Event, Lock, has_greenlets, wait_for_input
 
 
 class Notice:
@@ -34,20 +33,10 @@ class Notice:
             self._writer = writer
         try:
             if not self._given.is_set():
-                _wait_for_input(reader, timeout)
+                wait_for_input(reader, timeout)
             return self._given.is_set()
         finally:
             with self._lock:
                 self._writer = None
             os.close(reader)
             os.close(writer)
-
-
-def _wait_for_input(descriptor: int, seconds: float) -> None:
-    """Wait by what is patched."""
-    if hasattr(select, "poll"):
-        polling = select.poll()
-        polling.register(descriptor, select.POLLIN)
-        polling.poll(seconds * 1000)
-    else:  # eventlet takes it away
-        select.select([descriptor], [], [], seconds)

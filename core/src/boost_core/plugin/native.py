@@ -6,6 +6,32 @@ uses the connection; and a patched lock that native threads and greenlets fight 
 ever.
 """
 
-from boost_core.native import Condition, Empty, Event, Lock, RLock, SimpleQueue, Thread, own_socket, poll, sleep
+from boost_core.native import (
+    Condition,
+    Empty,
+    Event,
+    Lock,
+    RLock,
+    SimpleQueue,
+    Thread,
+    has_patched_select,
+    own_socket,
+    poll,
+    sleep,
+    wait_for_input,
+)
 
-__all__ = ["Condition", "Empty", "Event", "Lock", "RLock", "SimpleQueue", "Thread", "own_socket", "poll", "sleep"]
+__all__ = [
+    "Condition",
+    "Empty",
+    "Event",
+    "Lock",
+    "RLock",
+    "SimpleQueue",
+    "Thread",
+    "has_patched_select",
+    "own_socket",
+    "poll",
+    "sleep",
+    "wait_for_input",
+]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Sequence
-from types import BuiltinFunctionType
 from typing import Any, Final
 
 import attrs
 from boost_core.plugin import mask_url, redisurl
-from boost_core.plugin.native import own_socket
+from boost_core.plugin.native import has_patched_select, own_socket
 from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 from redis.connection import parse_url
 
@@ -48,7 +46,7 @@ class NativeTlsConnection(SSLConnection):
     """One over TLS, which needs the process's own sockets."""
 
     def _connect(self) -> Any:
-        if is_patched():
+        if has_patched_select():
             raise PatchedTls
         return super()._connect()  # type: ignore[no-untyped-call]
 
@@ -82,8 +80,3 @@ class Address:
             silent = isinstance(error, exceptions.TimeoutError) and isinstance(connection, SSLConnection)
             raise Broken(SilentTls() if silent else error) from error
         return connection
-
-
-def is_patched() -> bool:
-    """Return whether gevent or eventlet has patched the process."""
-    return not isinstance(getattr(select, "poll", None), BuiltinFunctionType)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from boost_core.plugin.native import poll
+from boost_core.plugin.native import has_patched_select, poll, wait_for_input
 from hiredis import pack_command
 from redis import exceptions
 
-from boost_broker_redis.address import Address, Broken, is_patched
+from boost_broker_redis.address import Address, Broken
 from boost_broker_redis.script import Call, script_of
 
 IDLE_SECONDS: Final = 10.0
@@ -50,7 +50,7 @@ class Connections:
         self._busy.add(connection)
         try:
             _send(connection, commands, deadline)
-            if not self._native and is_patched():
+            if not self._native and has_patched_select():
                 _let_others_go_on(connection, deadline)
             replies.extend(_answer(connection, deadline) for _ in commands)  # keeps those before one that fails
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
@@ -131,13 +131,7 @@ def _is_readable(connection: Any) -> bool:
 
 def _let_others_go_on(connection: Any, deadline: float) -> None:
     """Wait for the answer as whoever patched the process wants it: so that greenlets run meanwhile."""
-    sock, seconds = connection._sock.fileno(), max(0.0, deadline - time.monotonic())
-    if hasattr(select, "poll"):
-        polling = select.poll()
-        polling.register(sock, select.POLLIN)
-        polling.poll(seconds * 1000)
-    else:  # eventlet takes it away
-        select.select([sock], [], [], seconds)
+    wait_for_input(connection._sock.fileno(), max(0.0, deadline - time.monotonic()))
     connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import select
-from types import BuiltinFunctionType
 from typing import Any
 
 from boost_core.plugin import redisurl
-from boost_core.plugin.native import RLock, own_socket
+from boost_core.plugin.native import RLock, has_patched_select, own_socket
 from redis import Connection, ConnectionPool, SSLConnection
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
@@ -37,13 +35,9 @@ def _owning(kind: type[Any]) -> type[Any]:
 
     class Owning(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
-            if issubclass(kind, SSLConnection) and _is_patched():
+            if issubclass(kind, SSLConnection) and has_patched_select():
                 message = "TLS isn't possible in a process that gevent or eventlet has patched; use a tunnel"
                 raise Unreachable(message)
             return own_socket(super()._connect())
 
     return Owning
-
-
-def _is_patched() -> bool:
-    return not isinstance(getattr(select, "poll", None), BuiltinFunctionType)
