@@ -26,6 +26,7 @@ from boost_core.plugin import (
     new_id,
 )
 from boost_core.plugin.native import Lock
+from boost_core.plugin.replacing import replace_fitting
 from redis import exceptions
 
 from boost_broker_redis.address import Address, Broken
@@ -232,16 +233,11 @@ class RedisSubscription(SyncSubscription):
         Raises ``SettleError``, ``ConnectionLost``; frames that can't be stored fail alone.
         """
         misfits = self._home.misfits([frame for _, frame in pairs])
-        fitting = [pair for number, pair in enumerate(pairs) if number not in misfits]
-        unfit = [pairs[number][0] for number in misfits]
-        frames = {id(delivery): frame for delivery, frame in fitting}
-        try:
-            fenced = self._settle("replace", [delivery for delivery, _ in fitting], frames)
-        except SettleError as error:
-            raise SettleError(self._home.name, error.problem, failed=[*error.failed, *unfit]) from error
-        if unfit:
-            raise SettleError(self._home.name, next(iter(misfits.values())), failed=unfit)
-        return fenced
+        return replace_fitting(self._home.name, pairs, misfits, self._replace)
+
+    def _replace(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
+        frames = {id(delivery): frame for delivery, frame in pairs}
+        return self._settle("replace", [delivery for delivery, _ in pairs], frames)
 
     def _settle(
         self, operation: str, deliveries: Sequence[Delivery], frames: Mapping[int, Frame] | None = None

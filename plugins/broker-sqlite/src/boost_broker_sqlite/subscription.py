@@ -25,6 +25,7 @@ from boost_core.plugin import (
 )
 from boost_core.plugin.bell import Bell
 from boost_core.plugin.native import Lock
+from boost_core.plugin.replacing import replace_fitting
 from boost_core.plugin.sqlitefile import SqliteFile
 
 from boost_broker_sqlite import claim, inbox
@@ -175,15 +176,7 @@ class SqliteSubscription(SyncSubscription):
         Raises ``SettleError``; frames that can't be stored fail alone.
         """
         misfits = self._home.misfits([frame for _, frame in pairs])
-        fitting = [pair for index, pair in enumerate(pairs) if index not in misfits]
-        unfit = [pairs[index][0] for index in misfits]
-        try:
-            fenced = self._swap(fitting) if fitting else []
-        except SettleError as error:
-            raise SettleError(self._home.name, error.problem, failed=[*error.failed, *unfit]) from error
-        if unfit:
-            raise SettleError(self._home.name, next(iter(misfits.values())), failed=unfit)
-        return fenced
+        return replace_fitting(self._home.name, pairs, misfits, self._swap)
 
     def _swap(self, pairs: Sequence[tuple[Delivery, Frame]]) -> Sequence[Delivery]:
         home = self._home
