@@ -527,6 +527,17 @@ class TestDeaths:
 
         assert take(push_to, 1, queue)[0].deaths == 0
 
+    def test_wanting_more_is_not_counted(self, server, broker, queue):
+        """A consumer that may be sent more isn't cancelled to get a larger one: what crosses with that is counted."""
+        subscription = subscribe(broker, queue)
+
+        assert subscription.fetch({queue: 16}, 0.1) == []
+
+        (line,) = [line for line in server.control("list_consumers", "-q").splitlines() if line.startswith(queue)]
+        assert line.split()[2] == "1"  # its tag: the first one's
+        push(broker, queue, *range(20))
+        assert {delivery.deaths for delivery in take(subscription, 20, queue)} == {0}
+
     def test_ended_connections_are_counted(self, proxy, broker, build, queue):
         """Each that held the message; the first return is forgiven, whatever it was."""
         broker.declare([QueueSpec(name=queue)])

@@ -244,8 +244,14 @@ class Custody:
             return False
 
     def _renew(self, line: Line) -> None:
-        """End a line's consumer, and begin another one that may be sent what is wanted by then. The link's thread."""
+        """End a line's consumer, and begin another one that may be sent what is wanted by then. The link's thread.
+
+        Not where acknowledgements have made room meanwhile: then the server may be sending.
+        """
         with self.lock:
+            if not line.window.full:
+                line.window.renewing = False
+                return
             closed = line.window.close()
         line.cancel(closed)
         self.take_in()  # all that the last consumer was sent is here

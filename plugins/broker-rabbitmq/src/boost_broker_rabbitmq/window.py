@@ -36,12 +36,20 @@ class Window:
     pace: float | None = None
     _consumers: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Return whether the server may send no more: there is no consumer, or it was sent all that it may have."""
+        return not self.consumer or self.sent >= self.size
+
     def lacks(self, waiting: int) -> int:
-        """Return how many more than the server may send now are wanted, where ``waiting`` are here already."""
-        if self.renewing:
+        """Return how many more are wanted than the server may send, where ``waiting`` are here already.
+
+        Only of a full consumer: what isn't full needs no successor, and what the server sends while its consumer is
+        cancelled goes back, counted as a return.
+        """
+        if self.renewing or not self.full:
             return 0
-        missing = min(self.wanted - waiting, self.credit - len(self.held))
-        return missing - (self.size - self.sent if self.consumer else 0)
+        return min(self.wanted - waiting, self.credit - len(self.held))
 
     def must_grow(self, waiting: int) -> bool:
         """Return whether to open a new consumer at once: there is none, or it is far too small.
