@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
-import re
-import subprocess
-import sys
 import threading
 import time
-import urllib.parse
-from collections import Counter
 
 import pytest
-from boost_broker_kafka import cluster, holdings, housekeeping, ladder
+from boost_broker_kafka import holdings, ladder
 from boost_broker_kafka.checks import check
-from boost_broker_kafka.plugin import SPEC, KafkaOptions, boost_checks
-from boost_broker_kafka.topics import LONGEST, delay_topic, topic_of
-from boost_core.options import build_options
+from boost_broker_kafka.plugin import boost_checks
+from boost_broker_kafka.topics import delay_topic
 from boost_core.plugin import (
-    BadOption,
     BrokerUnavailable,
-    Capability,
     Closed,
     Depth,
     Examined,
@@ -34,17 +24,8 @@ from boost_core.plugin import (
     QueueSpec,
     UnsupportedCapability,
 )
-from confluent_kafka.admin import NewPartitions, NewTopic
-from kafka_stage import PATIENCE, bodies, make_broker, push, push_surely, take, until
-
-OWNER = "broker 'kafka'"
-
-
-def problem(**options):
-    """Return the text of what these options raise."""
-    with pytest.raises(BadOption) as caught:
-        build_options(OWNER, KafkaOptions, options)
-    return str(caught.value)
+from confluent_kafka.admin import NewTopic
+from kafka_stage import PATIENCE, bodies, push, take, until
 
 
 class Plan:
@@ -61,83 +42,6 @@ def test_server_is_there():
     reason = available("kafka")
 
     assert reason is None or os.environ.get("CI") != "true"
-
-
-class TestOptions:
-    """Where the servers are, and who logs in."""
-
-    def test_reading_them_loads_no_client(self):
-        """What core reads of the package doesn't import confluent-kafka."""
-        code = "import sys, boost_broker_kafka.plugin as p; p.SPEC; print('confluent_kafka' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-    @pytest.mark.parametrize(
-        ("url", "reason"),
-        [
-            ("amqp://h", "its scheme is 'amqp'; give 'kafka' or, for TLS, 'kafkas'"),
-            ("kafka://", "after the login it has host:port, several with commas between, and nothing else"),
-            ("kafka://h/0", "after the login it has host:port, several with commas between, and nothing else"),
-            ("kafka://h?acks=1", "after the login it has host:port, several with commas between, and nothing else"),
-        ],
-    )
-    def test_url_that_can_not_be_meant(self, url, reason):
-        """A URL's mistake is named, and what may be secret in it doesn't show."""
-        assert problem(url=url) == f"{OWNER}: option url='***' can't be used: {reason}"
-
-    def test_what_can_not_be_meant_together(self):
-        """Two places, half a login and half a certificate are refused."""
-        both = {"url": "kafka://h", "bootstrap_servers": "h:1"}
-        assert problem(**both) == f"{OWNER} has both 'url' and 'bootstrap_servers'\n  Give one of them."
-        assert problem(username="u") == f"{OWNER} has a username, but no password\n  Give both, or neither."
-        assert problem(url="kafka://:p@h") == f"{OWNER} has a password, but no username\n  Give both, or neither."
-        assert problem(cert_file="c") == f"{OWNER} has one of 'cert_file' and 'key_file'\n  Give both, or neither."
-
-    @pytest.mark.parametrize("setting", ["acks", "enable.auto.commit", "group.id", "partition.assignment.strategy"])
-    def test_settings_that_are_ours(self, setting):
-        """What the guarantees rest on can't be set behind their back."""
-        assert problem(client={setting: "1"}).endswith(f"can't be used: {setting!r} is not for it to set")
-
-    def test_nothing_secret_shows(self):
-        """Passwords don't show in the options, nor in where the broker is."""
-        broker = make_broker("kafkas://me:sesame@a:1,b:2", client="ssl.key.password=sesame,client.rack=r1")
-
-        assert broker.where() == "kafkas://me:***@a:1,b:2"
-        assert "sesame" not in repr(broker.options)
-        assert dict(broker.options.client)["client.rack"].reveal() == "r1"
-
-    def test_options_move_the_limits(self):
-        """One partition keeps a queue's order; body and take-over are as large as the options say."""
-        capabilities, limits = build_options(
-            OWNER, KafkaOptions, {"partitions": 1, "max_body": 5000, "session_timeout": "30s"}
-        ).effective(SPEC)
-
-        assert capabilities - SPEC.capabilities == {Capability.ORDERED}
-        assert (limits.max_body, limits.takeover) == (5000, 35.0)
-
-
-class TestTopics:
-    """What topics are called."""
-
-    @pytest.mark.parametrize("queue", ["a", "a-b.c_d", "x" * LONGEST, "prod.mail.dead"])
-    def test_kafkas_own_names_stay(self, queue):
-        """A queue whose name Kafka takes has a topic of that name."""
-        assert topic_of(queue) == queue
-
-    @pytest.mark.parametrize("queue", ["a/b", "two words", "队列", ".", "..", "q--x", "mail-delay", "a\tb", "%-_."])
-    def test_other_names_are_escaped_reversibly(self, queue):
-        """Any other name is spelled in what Kafka takes, and can be read back."""
-        topic = topic_of(queue)
-
-        assert re.fullmatch(r"q--[A-Za-z0-9._-]{1,240}", topic)
-        assert urllib.parse.unquote(topic.removeprefix("q--").replace("-", "%")) == queue
-
-    def test_no_two_queues_share_a_topic(self):
-        """Also not where a name looks like another's escape, delay topic, or beginning."""
-        queues = ["a", "a-delay", "q--a", "q--a-delay", "a/", "q--a-2F", "列" * 100, "列" * 101, "x" * 244, "x" * 245]
-        topics = [name for queue in queues for name in (topic_of(queue), delay_topic(queue))]
-
-        assert len(set(topics)) == len(topics)
-        assert all(len(topic) <= 249 for topic in topics)
 
 
 class TestDeclaring:
@@ -615,214 +519,3 @@ class TestInspection:
             (Level.WARNING, f"topic '{queue}.short' has one copy: what its server's disk loses is lost"),
             (Level.WARNING, f"topic '{queue}.short' deletes messages after 168 h, done or not"),
         ]
-
-
-class TestPartitionsChangeHands:
-    """Several workers, and topics that change under them."""
-
-    def test_quick_jobs_run_once(self, stage, queue):
-        """Workers that join and leave in the middle make nothing run twice, and nothing is left out."""
-        brokers = [stage.broker() for _ in range(3)]
-        subscriptions = [stage.subscribe(brokers[0], queue)]
-        push(brokers[0], queue, *range(600))
-        ran = Counter()
-
-        def work(subscription):
-            while sum(ran.values()) < 600 and not subscription.closed:
-                for one in subscription.fetch({queue: 1}, 0.2):
-                    time.sleep(0.002)
-                    ran[one.body] += 1
-                    assert subscription.ack([one]) == []
-
-        threads = []
-        for broker in brokers:
-            if threads:
-                subscriptions.append(stage.subscribe(broker, queue))
-            threads.append(threading.Thread(target=work, args=(subscriptions[-1],)))
-            threads[-1].start()
-            want = 100 * len(threads)
-            until(lambda want=want: sum(ran.values()) > want)
-        for thread in threads:
-            thread.join(PATIENCE)
-
-        assert ran == Counter({b"%d" % n: 1 for n in range(600)})
-
-    def test_what_still_runs_is_fenced(self, stage, queue):
-        """A partition that goes to another worker takes its running jobs along: they are lost here, and run there."""
-        gone = []
-        first_broker, second_broker = stage.broker(handover=0.1), stage.broker()
-        first = stage.subscribe(first_broker, queue, lost=gone.extend)
-        push(first_broker, queue, *range(16))
-        held = take(first, queue, 16)
-
-        second = stage.subscribe(second_broker, queue)
-        there = take(second, queue, 8)
-
-        lost = [one for one in held if one in gone]
-        assert sorted(bodies(lost)) == sorted(bodies(there))
-        assert first.ack(held) == lost
-        assert second.ack(there) == []
-        until(lambda: second_broker.depth(queue) == Depth())
-
-    @pytest.mark.parametrize("count", [0, 1], ids=["at once", "at work"])
-    def test_closing_leaves_the_group(self, stage, broker, queue, count):
-        """Who closes isn't in the group any more, so that nobody waits for it."""
-        subscription = stage.subscribe(broker, queue)
-        push(broker, queue, 1)
-        take(subscription, queue, count)
-
-        subscription.close()
-
-        assert until(lambda: stage.members() + 1) == 1
-
-    def test_handover_waits_for_running_jobs(self, stage, queue):
-        """A job that ends in time is acknowledged where it ran, and isn't run again."""
-        gone = []
-        first_broker, second_broker = stage.broker(handover=PATIENCE), stage.broker()
-        first = stage.subscribe(first_broker, queue, lost=gone.extend)
-        push(first_broker, queue, *range(8))
-        held = take(first, queue, 8)
-        second = stage.subscribe(second_broker, queue)
-        assert second.fetch({queue: 1}, 1.5) == []
-
-        assert first.ack(held) == []
-        push(first_broker, queue, *itertools.repeat("new", 8))
-
-        assert set(bodies(take(second, queue, 4))) == {"new"}
-        assert gone == []
-
-    def test_paused_partitions_go_and_come_back(self, stage, queue):
-        """Partitions that were paused here, went to another worker and come back are read again."""
-        other = f"{queue}.other"
-        first = stage.subscribe(stage.broker(), queue, other)
-        push(stage.broker(), other, "up")
-        first.ack(take(first, other, 1))
-        first.shut([queue])
-        push(stage.broker(), queue, *range(8))
-        push(stage.broker(), other, "paused by now")
-        first.ack(take(first, other, 1))
-        second = stage.subscribe(stage.broker(), queue, other)
-        second.ack(take(second, queue, 4))
-        first.ack(take(first, queue, 4))
-
-        second.close()
-        new = set(map(str, range(8, 16)))
-        push(stage.broker(), queue, *new)
-
-        came = set()
-        until(lambda: came.update(bodies(first.fetch({queue: 16}, 0.5))) or new <= came)
-
-    def test_group_of_others(self, stage, queue):
-        """A group that other programs are in with their own way of sharing can't be joined, and that is said."""
-        broker = stage.broker()
-        broker.declare([QueueSpec(name=queue)])
-        with stage.stranger(queue):
-            subscription = stage.subscribe(broker, queue)
-
-            with pytest.raises(BrokerUnavailable) as caught:
-                take(subscription, queue, 1)
-        assert str(caught.value) == (
-            f"broker 'kafka': group '{stage.group}' has members that aren't workers of boost\n  Set another group."
-        )
-
-    def test_partitions_are_added(self, stage, queue, monkeypatch):
-        """New partitions of a topic are found by workers, with what came before they were found, and by publishers."""
-        broker = stage.broker(partitions=1)
-        subscription = stage.subscribe(broker, queue)
-        push(broker, queue, "old")
-        assert bodies(take(subscription, queue, 1)) == ["old"]
-
-        stage.admin.create_partitions([NewPartitions(queue, 3)])[queue].result(PATIENCE)
-        stage.marks(queue, 3)
-        stage.produce(queue, b"new", partition=2)
-
-        assert bodies(take(subscription, queue, 1)) == ["new"]
-        monkeypatch.setattr(cluster, "FRESH_SECONDS", 0.0)
-        until(lambda: push(broker, queue, *range(3)) or stage.marks(queue, 2)[1][1])
-
-    @pytest.mark.parametrize(("count", "looks"), [(10, math.inf), (30, 0.1)], ids=["shorter", "longer"])
-    def test_topic_is_made_again(self, stage, queue, monkeypatch, count, looks):
-        """All of the new topic is run by a worker that did as much of the old one, whether it has more messages or less."""
-        monkeypatch.setattr(housekeeping, "LOG_SECONDS", looks)
-        broker = stage.broker(partitions=1)
-        subscription = stage.subscribe(broker, queue)
-        push(broker, queue, *range(20))
-        old = take(subscription, queue, 20)
-        assert subscription.ack(old[1:]) == []
-
-        make_again(stage, queue, count)
-        ran = set()
-
-        def work():
-            for one in subscription.fetch({queue: 100}, 0.2):
-                if subscription.ack([one]) == []:
-                    ran.add(one.body.decode())
-            return len(ran) == count
-
-        until(work)
-        assert ran == {f"new{number}" for number in range(count)}
-        assert subscription.ack(old[:1]) == old[:1]
-        until(lambda: broker.depth(queue) == Depth())
-
-    def test_topic_is_made_again_unseen(self, stage, queue, monkeypatch):
-        """What a worker that hasn't noticed it committed doesn't count: nothing is deleted, and the next one runs it all."""
-        monkeypatch.setattr(housekeeping, "LOG_SECONDS", math.inf)
-        broker = stage.broker(partitions=1)
-        subscription = stage.subscribe(broker, queue)
-        push(broker, queue, *range(20))
-        subscription.ack(take(subscription, queue, 20))
-        subscription.write()
-
-        make_again(stage, queue, 30)
-        subscription.ack(take(subscription, queue, 10))
-        subscription.write()
-        assert broker.depth(queue) == Depth(ready=30)
-        subscription.close()
-        subscription = stage.subscribe(broker, queue)
-
-        assert bodies(take(subscription, queue, 30)) == [f"new{number}" for number in range(30)]
-
-    def test_topic_is_deleted(self, stage, broker, queue):
-        """Its queue is gone for the worker, once, and the other one goes on."""
-        other = f"{queue}.other"
-        subscription = stage.subscribe(broker, queue, other)
-        push(broker, queue, 1)
-        take(subscription, queue, 1)
-
-        stage.admin.delete_topics([queue])[queue].result(PATIENCE)
-
-        with pytest.raises(QueueGone) as caught:
-            take(subscription, queue, 1)
-        assert str(caught.value) == f"broker 'kafka': queue '{queue}' no longer exists."
-        push(broker, other, "goes on")
-        assert bodies(take(subscription, other, 1)) == ["goes on"]
-
-    def test_deleted_topic_that_comes_again_is_the_others(self, stage, broker, queue):
-        """A worker that was told that its queue is gone takes no part of it any more, so that the others get all of it."""
-        first = stage.subscribe(broker, queue)
-        push(broker, queue, 1)
-        take(first, queue, 1)
-        stage.admin.delete_topics([queue])[queue].result(PATIENCE)
-        with pytest.raises(QueueGone):
-            take(first, queue, 1)
-
-        second = stage.subscribe(stage.broker(), queue)
-        push(broker, queue, *range(16))
-
-        assert sorted(map(int, bodies(take(second, queue, 16)))) == list(range(16))
-
-
-def make_again(stage, queue, count):
-    """Delete a queue's topic, and have another process make it and push to it."""
-    stage.admin.delete_topics([queue])[queue].result(PATIENCE)
-    broker = stage.broker(partitions=1)
-
-    def made():
-        try:
-            broker.declare([QueueSpec(name=queue)])
-        except BrokerUnavailable:  # it is still being deleted
-            return False
-        return True
-
-    until(made)
-    push_surely(broker, [Frame("id", queue, b"new%d" % number) for number in range(count)])
