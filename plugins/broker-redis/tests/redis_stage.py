@@ -15,7 +15,7 @@ import redis
 from boost_broker_redis.broker import RedisBroker, RedisStreamBroker
 from boost_broker_redis.plugin import REDIS, REDIS_STREAM, RedisOptions
 from boost_core.options import build_options
-from boost_core.plugin import Frame, PublishError, QueueSpec
+from boost_core.plugin import BrokerUnavailable, ConnectionLost, Frame, PublishError, QueueSpec
 
 SPECS = {"redis": (RedisBroker, REDIS), "redis-stream": (RedisStreamBroker, REDIS_STREAM)}
 
@@ -180,3 +180,27 @@ class Children:
             except ProcessLookupError:
                 pass
             child.communicate()
+
+
+def problem_of(name, url, **options):
+    """Return the text of what opening raises."""
+    try:
+        build_broker(name, url, **options)
+    except BrokerUnavailable as error:
+        return str(error)
+    raise AssertionError("it was opened")
+
+
+def user(launch, *rules, name="me"):
+    """Return the URL of a user of a fresh server with these rules."""
+    server = launch(settings={"user": ["default on nopass ~* &* +@all", f"{name} on >sesame {' '.join(rules)}"]})
+    return server.url.replace("://", f"://{name}:sesame@")
+
+
+def again(subscription):
+    """Reconnect as soon as it can be done."""
+    while True:
+        try:
+            return subscription.reconnect()
+        except ConnectionLost:
+            threading.Event().wait(0.02)
