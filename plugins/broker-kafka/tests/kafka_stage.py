@@ -106,11 +106,12 @@ class Stage:
     def members(self):
         """Return how many are in the group; -1 while nobody knows."""
         admin = AdminClient({"bootstrap.servers": self.servers})  # an old one may wait for an answer from before a kill
-        asked = admin.describe_consumer_groups([self.group], request_timeout=5.0)
         try:
-            return len(asked[self.group].result(PATIENCE).members)
-        except KafkaException:  # its coordinator has just begun
+            # The newer describe_consumer_groups aborts the process now and then, where its coordinator has just begun.
+            (group,) = admin.list_groups(self.group, timeout=5.0)
+        except (KafkaException, ValueError):
             return -1
+        return -1 if group.error else len(group.members)
 
     def marks(self, topic, partitions):
         """Return the first and the next offset of each partition."""
