@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
+import pytest
 from boost_core import App
 from boost_core.builtin.memory import MemoryBroker, MemorySubscription
 from boost_core.plugin import (
@@ -174,4 +176,54 @@ def test_the_outcome_of_a_job_that_was_lost_meanwhile_is_dropped() -> None:
 
     assert worker.counts == {"lost": 1}
     assert not pushed.ready()
+    app.close()
+
+
+class ForgetfulBroker(MemoryBroker):
+    """A broker that has given away whatever a worker asks to keep."""
+
+    renewals: ClassVar[list[int]] = []
+
+    def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> MemorySubscription:
+        subscription = ForgetfulSubscription(self, [queue.name for queue in queues], credit)
+        self.subscriptions.append(subscription)
+        return subscription
+
+
+class ForgetfulSubscription(MemorySubscription):
+    """Says of every delivery that it is somebody else's."""
+
+    def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        ForgetfulBroker.renewals.append(len(deliveries))
+        return deliveries
+
+
+def test_a_lost_run_is_ended_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One that needs longer than a renewal for its end isn't cancelled in it again, nor told a second time."""
+    memory = Registry().broker("memory")
+    broker = attrs.evolve(
+        memory,
+        factory=importable(ForgetfulBroker),
+        limits=attrs.evolve(memory.limits, lease=0.1),
+        capabilities=memory.capabilities | {Capability.LEASES},
+    )
+    app = App("forgetful", broker=broker, store="memory")
+    ended = threading.Event()
+
+    @app.boost("job", pool="asyncio")
+    async def job() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen = len(ForgetfulBroker.renewals)
+            await asyncio.to_thread(eventually, lambda: len(ForgetfulBroker.renewals) >= seen + 3)
+            ended.set()
+
+    job.push()
+    with app.worker() as worker:
+        assert ended.wait(20)
+        eventually(lambda: worker.counts["lost"])
+
+    assert caplog.messages.count("1 messages of broker memory were lost to other workers") == 1
+    assert sum(ForgetfulBroker.renewals) == 1
     app.close()

@@ -118,6 +118,55 @@ def test_a_call_without_an_answer_ends_all_the_same(monkeypatch: pytest.MonkeyPa
     portal.close()
 
 
+def test_a_method_that_is_no_coroutine_is_told_at_once() -> None:
+    """Also what it raises by itself: nobody waits for an answer that can't come."""
+    portal = Portal("plain")
+    portal.open()
+
+    def plain(argument: int) -> Any:
+        return {"known": argument}["unknown"]
+
+    with pytest.raises(TypeError, match="await"):
+        portal.call(lambda: 42, 600.0)  # type: ignore[arg-type,return-value]
+    with pytest.raises(KeyError, match="unknown"):
+        portal.call(lambda: plain(42), 600.0)
+    portal.close()
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource
+from boost_core.bridge.portal import Portal
+from boost_core.errors import BrokerUnavailable
+
+portal, taken = Portal("crowded"), []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+try:
+    portal.open()
+except BrokerUnavailable as error:
+    for number in taken:
+        os.close(number)
+    print(error)
+portal.open()
+portal.close()
+"""
+
+
+def test_a_loop_that_cannot_be_had_is_told() -> None:
+    """Where the process has no descriptor left opening says so, and works once it has."""
+    told = subprocess.run([sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, text=True, timeout=30)
+
+    assert told.stdout == (
+        "broker 'crowded': there can be no event loop: [Errno 24] Too many open files\n"
+        "  Raise the limit of open files (ulimit -n), or look for what keeps so many open.\n"
+    )
+    assert told.returncode == 0
+
+
 class DeafBroker(loopbroker.LoopBroker):
     """Stores what is published, and never hears that it did."""
 

@@ -65,7 +65,7 @@ class Keeper:
 
     def _renew(self, runs: Sequence[Run], now: float) -> None:
         if self._leased and not self._pump.link.down:
-            self._pump.extend(runs)
+            self._pump.extend([run for run in runs if not run.fenced])
         self._renewed = now
         _keep_gates(runs)
 

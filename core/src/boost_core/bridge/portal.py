@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from boost_core.bridge.notice import Notice
 from boost_core.contracts.broker import AsyncBroker, AsyncSubscription, Lost, SyncBroker, SyncSubscription
-from boost_core.errors import Closed, ConnectionLost
+from boost_core.errors import BrokerUnavailable, Closed, ConnectionLost
 from boost_core.native import Event, RLock, Thread
 from boost_core.types import Delivery, Depth, Frame, QueueSpec
 
@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MARGIN_SECONDS: Final = 5.0
 """What a call may take beyond its own time-out before it is given up: a broker that keeps its own never meets it."""
+
+_NO_LOOP: Final = "Raise the limit of open files (ulimit -n), or look for what keeps so many open."
 
 
 class Portal:
@@ -26,6 +28,7 @@ class Portal:
         self._gate = RLock()  # what passes it before ``close`` is started; re-entrant for signal handlers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
+        self._problem: Exception | None = None
 
     @property
     def is_open(self) -> bool:
@@ -33,18 +36,27 @@ class Portal:
         return self._loop is not None
 
     def open(self) -> None:
-        """Start the loop; idempotent."""
+        """Start the loop; idempotent. Raises ``BrokerUnavailable`` where the process can't have one."""
         if self._loop is None:
             started = Event()
             self._thread = Thread(target=self._serve, args=(started,), name=f"boost-loop-{self._name}", daemon=True)
             self._thread.start()
             started.wait()
+            if self._problem is not None:
+                problem, self._problem = self._problem, None
+                raise BrokerUnavailable(self._name, f"there can be no event loop: {problem}", _NO_LOOP) from problem
 
     def _serve(self, started: Event) -> None:
-        with asyncio.Runner() as runner:  # its end cancels what a client has left behind, before it closes the loop
-            self._loop = runner.get_loop()  # here: patched sockets belong to the thread that makes them
+        runner = asyncio.Runner()
+        try:
+            loop = self._loop = runner.get_loop()  # here: patched sockets belong to the thread that makes them
+        except Exception as error:
+            self._problem = error
+            return
+        finally:
             started.set()
-            self._loop.run_forever()
+        with runner:  # its end cancels what a client has left behind, before it closes the loop
+            loop.run_forever()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine on the loop and return what it returns, or raise what it raises.
@@ -104,8 +116,11 @@ class _Call:
         self.ended = Notice()
 
     def start(self) -> None:
-        self._task = asyncio.ensure_future(self._make())
+        self._task = asyncio.ensure_future(self._run())
         self._task.add_done_callback(lambda _: self.ended.give())
+
+    async def _run(self) -> Any:
+        return await self._make()  # here: what the plugin raises before there is a coroutine is told as well
 
     def cancel(self) -> None:
         if self._task is not None:

@@ -183,7 +183,9 @@ class Pump:
     def lose(self, deliveries: Sequence[Delivery]) -> None:
         """Drop or fence the runs of deliveries that are somebody else's by now. Any thread."""
         gone = set(map(id, deliveries))
-        runs = [run for run in self.held_runs() if id(run.delivery) in gone]
+        runs = [run for run in self.held_runs() if id(run.delivery) in gone and not run.fenced]
+        if not runs:
+            return
         log.warning("%d messages of broker %s were lost to other workers", len(runs), self.spec.name)
         for run in runs:
             run.fenced = True
