@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,20 @@ def test_servers_of_the_command_outlive_it_until_they_are_stopped(name: str, tmp
         assert command("start", name, **place).stdout == started.stdout
         assert SPEAKERS[name].read(server) == "kept"
         assert command("stop", name, **place).stdout == f"{name}: stopped\n"
+    finally:
+        command("kill", name, **place)
+
+
+@proven_on(*REDISES)
+def test_a_server_that_is_started_twice_at_once_runs_once(name: str, tmp_path: Path) -> None:
+    """Both commands say where it is, and neither waits for a server that can't have its port."""
+    (tmp_path / "wheels").symlink_to(home() / "wheels")
+    place = {"BOOST_SERVERS_HOME": str(tmp_path)}
+    try:
+        with ThreadPoolExecutor(2) as both:
+            first, second = both.map(lambda _: command("start", name, **place), range(2))
+
+        assert first.stdout == second.stdout == f"{name}: {find(name)(folder=tmp_path / 'running' / name).url}\n"
     finally:
         command("kill", name, **place)
 

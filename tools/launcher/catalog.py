@@ -37,7 +37,7 @@ def install(name: str) -> None:
     """Install a server where it is missing; raise ``Unavailable`` where that can't be."""
     if available(name) is None:
         return
-    with locked():
+    with locked("install"):
         if available(name) is not None:  # unless another process was faster
             find(name).install()
     if reason := available(name):

@@ -10,7 +10,7 @@ from typing import Final
 
 from launcher.catalog import NAMES, available, find, install
 from launcher.errors import LauncherError
-from launcher.home import home
+from launcher.home import home, locked
 from launcher.server import Server
 
 
@@ -43,11 +43,12 @@ def _install(name: str) -> str:
 
 
 def _start(name: str) -> str:
-    server = _server(name)
-    if not server.running:
-        server.start(lasting=True)
-    elif server.paused:
-        server.resume()
+    with locked(name):  # two at once would both find it stopped
+        server = _server(name)
+        if not server.running:
+            server.start(lasting=True)
+        elif server.paused:
+            server.resume()
     return server.url
 
 

@@ -17,10 +17,10 @@ def home() -> Path:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
-    """Let one process install at a time; what it made is there when the next one looks."""
+def locked(what: str) -> Iterator[None]:
+    """Let one process at a time do ``what``; what it made is there when the next one looks."""
     home().mkdir(parents=True, exist_ok=True)
-    with (home() / "lock").open("w") as file:
+    with (home() / f"{what}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
