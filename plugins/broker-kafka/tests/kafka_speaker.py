@@ -15,10 +15,15 @@ KAFKA_2_2 = dict(enumerate((7, 10, 5, 7, 2, 1, 5, 2, 6, 5, 2, 4, 2, 2, 2, 2, 2, 
 
 
 class Speaker:
-    """One node, which has every topic that it is asked for, with one partition."""
+    """One node, which has every topic that it is asked for, with one partition.
+
+    Once it is ``fenced`` it knows of no node, itself included: so answers a server that its controller hasn't heard of
+    for some seconds.
+    """
 
     def __init__(self, versions):
         self._versions = versions
+        self.fenced = False
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
         self._talks = []
@@ -64,9 +69,11 @@ class Speaker:
             return struct.pack(">hi", error, len(self._versions)) + b"".join(rows)
         assert (key, version) == (METADATA, 7), (key, version)
         node = struct.pack(">i", 1) + _text(b"127.0.0.1") + struct.pack(">ih", self.port, -1)
+        nodes = [] if self.fenced else [node]
         topics = list(_topics(request))
-        head = struct.pack(">ii", 0, 1) + node + _text(b"cluster") + struct.pack(">ii", 1, len(topics))
-        partition = struct.pack(">hiii iiii i", 0, 0, 1, 0, 1, 1, 1, 1, 0)
+        head = struct.pack(">ii", 0, len(nodes)) + b"".join(nodes)
+        head += _text(b"cluster") + struct.pack(">ii", 1, len(topics))
+        partition = struct.pack(">hiii iiii i", 0, 0, -1 if self.fenced else 1, 0, 1, 1, 1, 1, 0)
         return head + b"".join(
             struct.pack(">h", 0) + _text(one) + struct.pack(">bi", 0, 1) + partition for one in topics
         )

@@ -175,6 +175,15 @@ def until(condition, seconds=PATIENCE):
     return result
 
 
+def connected(subscription):
+    """Return whether a server answers the subscription again."""
+    try:
+        subscription.reconnect()
+    except BrokerUnavailable:
+        return False
+    return True
+
+
 def bodies(deliveries):
     """Return the bodies of deliveries."""
     return [one.body.decode() for one in deliveries]

@@ -8,8 +8,8 @@ import time
 
 import pytest
 from boost_core.plugin import BrokerUnavailable, ConnectionLost, Depth, Frame, PublishError, QueueSpec
-from kafka_speaker import KAFKA_2_2, Speaker
-from kafka_stage import PATIENCE, Stage, bodies, make_broker, push, push_surely, take, until
+from kafka_speaker import API_VERSIONS, KAFKA_2_2, METADATA, Speaker
+from kafka_stage import PATIENCE, Stage, bodies, connected, make_broker, push, push_surely, take, until
 from launcher import Proxy, free_ports
 
 CHECK_ADDRESS = 'Start it, or say where it is: url="kafka://host:9092".'
@@ -80,6 +80,29 @@ class TestWrongServers:
             f"broker 'kafka': topic '{queue}' has no id, as topics have since Kafka 2.8\n"
             "  Upgrade the servers: by its id a topic is told from a former one that was deleted."
         )
+
+    def test_server_that_knows_of_no_server(self, children, queue):
+        """One that its controller had given up is no end of a worker's process: it goes on dialling, and gets through."""
+        code = """
+from kafka_stage import connected, until
+subscription = subscribe()
+say("subscribed")
+sys.stdin.readline()
+connected(subscription)
+say("fenced, and alive")
+until(lambda: connected(subscription))
+say("connected")
+"""
+        with Speaker({METADATA: 7, API_VERSIONS: 1}) as speaker:
+            child = children(code, f"kafka://127.0.0.1:{speaker.port}", queue, queue)
+            assert child.stdout.readline() == "subscribed\n"
+            speaker.fenced = True
+            child.stdin.write("go on\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == "fenced, and alive\n"
+            speaker.fenced = False
+
+            assert child.stdout.readline() == "connected\n"
 
     def test_server_that_hangs(self):
         """One that accepts and says nothing is given up after the time-out, not before."""
@@ -299,15 +322,6 @@ def broken(subscription, queue, held):
     except ConnectionLost:
         return True
     return False
-
-
-def connected(subscription):
-    """Return whether a server answers the subscription again."""
-    try:
-        subscription.reconnect()
-    except BrokerUnavailable:
-        return False
-    return True
 
 
 def patiently(subscription, queue, count, seconds=PATIENCE):

@@ -18,12 +18,13 @@ def check(subject: Examined) -> Iterator[Finding]:
     """Tell what the cluster survives, how long it keeps messages, and how far it is."""
     broker: KafkaBroker = subject.broker
     started = time.monotonic()
-    servers = broker.cluster.servers()
+    broker.cluster.probe(broker.options.timeout)
     took = time.monotonic() - started
+    servers = broker.cluster.servers()
     plural = "" if servers == 1 else "s"
     yield Finding(Level.OK, f"Kafka, {servers} server{plural}, group {broker.options.group!r}, acks=all, idempotent")
     topics = sorted({topic_of(plan.queue) for plan in subject.plans})
-    copies = broker.cluster.copies(topics) if topics else {}
+    copies = broker.cluster.copies(topics)
     for topic, settings in (broker.cluster.settings(list(copies)) if copies else {}).items():
         yield from _kept(topic, copies[topic], int(settings["min.insync.replicas"]))
         yield from _lasting(topic, int(settings["retention.ms"]))

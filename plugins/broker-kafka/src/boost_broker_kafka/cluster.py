@@ -40,6 +40,13 @@ _FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _NEXT: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.02
 
+_ANY_TOPIC: Final = "boost"
+"""A topic to ask for where any answer will do, also that there is none.
+
+Who asks for no topic at all, as ``describe_cluster`` does, is aborted by librdkafka (2.16.1) where the answer has no
+server in it either: so answers one that hung for so long that its controller gave it up.
+"""
+
 
 @attrs.frozen
 class Topic:
@@ -112,13 +119,14 @@ class Cluster:
         deadline = time.monotonic() + timeout
         self.client.poll(0)
         self._trouble.over()  # what was heard so far is of the past
-        answer = self.client.describe_cluster(request_timeout=timeout)
+        (answer,) = self.ask_for([_ANY_TOPIC], timeout).values()
         while not answer.done():
             self.client.poll(0)  # hears what goes wrong
             if self._trouble.hopeless or time.monotonic() > deadline:
                 raise self._trouble.unavailable()
             sleep(_LONGEST_LOOK)
-        if isinstance(_outcome(answer), KafkaError):
+        outcome = _outcome(answer)
+        if isinstance(outcome, KafkaError) and outcome.code() < 0:  # librdkafka's own: no server said it
             raise self._trouble.unavailable()
         self._trouble.over()
 
@@ -128,9 +136,12 @@ class Cluster:
         """Return what topics are, or what is wrong with them."""
         return self.described(self.ask_for(topics))
 
-    def ask_for(self, topics: Sequence[str]) -> dict[str, Future[Any]]:
+    def ask_for(self, topics: Sequence[str], timeout: float | None = None) -> dict[str, Future[Any]]:
         """Ask what topics are; the answers come by themselves, and are for ``described``."""
-        return self.client.describe_topics(TopicCollection(list(topics)), request_timeout=self._options.timeout)
+        if not topics:  # see _ANY_TOPIC
+            return {}
+        seconds = self._options.timeout if timeout is None else timeout
+        return self.client.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
 
     def described(
         self, asked: Mapping[str, Future[Any]], timeout: float | None = None
@@ -195,10 +206,10 @@ class Cluster:
 
     def servers(self) -> int:
         """Return how many servers there are."""
-        answer = self.outcomes({"": self.client.describe_cluster(request_timeout=self._options.timeout)})[""]
-        if isinstance(answer, KafkaError):
-            raise BrokerUnavailable("kafka", answer.str())
-        return len(answer.nodes)
+        try:
+            return len(self.client.list_topics(timeout=self._options.timeout).brokers)
+        except KafkaException as error:
+            raise BrokerUnavailable("kafka", error.args[0].str()) from None
 
     # --- messages ----------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ _FORBIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_A
 def declare(cluster: Cluster, options: KafkaOptions, queues: Sequence[QueueSpec]) -> None:
     """Make what is missing of the queues' topics, and wait until it can be used. Raises ``BrokerUnavailable``."""
     wanted = dict(pair for queue in queues for pair in _topics(queue, options))
-    found = cluster.describe(list(wanted)) if wanted else {}
+    found = cluster.describe(list(wanted))
     for topic, one in found.items():
         if isinstance(one, KafkaError) and one.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise _not_usable(topic, one, options)
@@ -74,7 +74,7 @@ def _ready(cluster: Cluster, options: KafkaOptions, topics: list[str]) -> dict[s
     """Return how many partitions topics have, once each one has a leader: the first messages would find none."""
     deadline = time.monotonic() + options.timeout
     while True:
-        found = cluster.describe(topics) if topics else {}
+        found = cluster.describe(topics)
         _check_ids(found)
         counts = {topic: one.partitions for topic, one in found.items() if isinstance(one, Topic) and one.partitions}
         if len(counts) == len(topics):

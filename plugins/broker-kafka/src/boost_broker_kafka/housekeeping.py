@@ -63,8 +63,7 @@ class Housekeeping:
     # --- topics that aren't what they were -------------------------------------------------------------
 
     def _ask_for_topics(self, shares: Sequence[Share]) -> Mapping[str, Future[Any]]:
-        topics = {share.partition[0] for share in shares}
-        return self._cluster.ask_for(list(topics)) if topics else {}
+        return self._cluster.ask_for(list({share.partition[0] for share in shares}))
 
     def _hear_of_topics(self, shares: Sequence[Share], now: float) -> None:
         topics, self._topics = self._cluster.described(self._topics), {}
