@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote
 
 from launcher.connection import ask
@@ -37,12 +38,15 @@ class RabbitMQ(Server):
 
     ``settings`` are lines of rabbitmq.conf. ``consumer_timeout`` is in seconds. ``policies`` stand as in exported
     definitions, without their vhost. ``management`` adds the HTTP interface, at the cost of a slower start.
+    ``joins`` is a node that runs already, whose cluster this one belongs to: it has the port mapper of them all, so it
+    must outlive this one.
     """
 
     vhost: str = "/"
     consumer_timeout: float | None = None
     policies: Sequence[Mapping[str, Any]] = ()
     management: bool = False
+    joins: RabbitMQ | None = None
     users: Mapping[str, str] = field(default_factory=lambda: {"guest": "guest"})
 
     NAME: ClassVar[str] = "rabbitmq"
@@ -63,6 +67,20 @@ class RabbitMQ(Server):
     def management_url(self) -> str:
         """Where the HTTP interface is, if there is one."""
         return f"http://{HOST}:{self.ports['management']}"
+
+    @property
+    def node(self) -> str:
+        """What it is called in its cluster."""
+        return f"node{self.port}@localhost"
+
+    def start(self, *, lasting: bool = False) -> Self:
+        """Return once it answers, and has joined its cluster."""
+        is_new = not self.ports
+        super().start(lasting=lasting)
+        if self.joins is not None and is_new:
+            for words in (["stop_app"], ["join_cluster", self.joins.node], ["start_app"]):
+                self.control(*words)
+        return self
 
     def control(self, *arguments: str) -> str:
         """Return what ``rabbitmqctl`` says to these arguments."""
@@ -86,6 +104,9 @@ class RabbitMQ(Server):
         return f"/{quote(self.vhost, safe='')}"
 
     def _prepare(self) -> list[str]:
+        cookie = self.folder / ".erlang.cookie"
+        if self.joins is not None and not cookie.exists():
+            shutil.copy(self.joins.folder / cookie.name, cookie)  # nodes of a cluster share it, and its mode
         self._write("enabled_plugins", f"[{'rabbitmq_management' if self.management else ''}].\n")
         self._write("definitions.json", json.dumps(self._definitions(), indent=1))
         self._write("rabbitmq.conf", "".join(f"{name} = {value}\n" for name, value in self._settings().items()))
@@ -139,9 +160,9 @@ class RabbitMQ(Server):
         return {
             "HOME": str(folder),  # for the cookie
             "RUNNING_UNDER_SYSTEMD": "true",  # no shell between us and the server
-            "ERL_EPMD_PORT": str(self.ports["mapper"]),
+            "ERL_EPMD_PORT": str((self.joins or self).ports["mapper"]),
             "ERL_EPMD_ADDRESS": HOST,
-            "RABBITMQ_NODENAME": f"node{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self.ports["distribution"]),
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "logs"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-NEEDING = {"server", "proxy"}
+NEEDING = {"server", "proxy", "cluster"}
 
 sys.path.insert(0, str(HERE))
 
@@ -52,6 +52,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         server.secure_url = f"amqps://guest:guest@127.0.0.1:{port}/"
         server.authority = files.ca
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Yield two nodes of one cluster, of which the second may be killed and started."""
+    from launcher import start
+
+    with start("rabbitmq", tmp_path_factory.mktemp("one")) as first:
+        with start("rabbitmq", tmp_path_factory.mktemp("two"), joins=first) as second:
+            yield first, second
 
 
 @pytest.fixture(autouse=True)

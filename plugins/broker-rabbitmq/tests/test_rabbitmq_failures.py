@@ -377,6 +377,55 @@ class TestConsuming:
         assert (f"jobs of '{queue}' may take longer than RabbitMQ" in caplog.text) == warned
 
 
+class TestCluster:
+    """One of two nodes is killed and started again."""
+
+    def test_the_node_of_a_classic_queue(self, cluster, build, queue, caplog):
+        """Pushes to it say what to do, the other queues go on, and it is served again once its node is back."""
+        first, second = cluster
+        away, here = f"{queue}.away", f"{queue}.here"
+        build(second.url, queue_type="classic").declare([QueueSpec(name=away)])
+        broker = build(first.url, queue_type="classic")
+        subscription = subscribe(broker, here, away)
+        push(broker, away, 1)
+
+        second.kill()
+        until(lambda: subscription.fetch({here: 1, away: 0}, 0.1) or "left alone until its node is back" in caplog.text)
+        error = push_error(broker, away, 2)
+        with pytest.raises(BrokerUnavailable, match=f"queue '{away}' in vhost '/' is down or inaccessible"):
+            broker.depth(away)
+        push(broker, here, "on")
+        assert bodies(take(subscription, 1, here, away)) == ["on"]
+        second.start()
+
+        assert error.failed == [0]
+        assert f"home node '{second.node}' of durable queue '{away}'" in error.problem
+        assert "Start that node" in error.problem
+        assert bodies(take(subscription, 1, here, away)) == ["1"]
+        push(broker, away, 3)
+        assert bodies(take(subscription, 1, here, away)) == ["3"]
+
+    def test_the_node_of_a_worker(self, cluster, build, queue, monkeypatch):
+        """It dials the next one that its URL names."""
+        monkeypatch.setattr("random.shuffle", lambda hosts: hosts.sort(key=lambda host: host[1] != second.port))
+        first, second = cluster
+        broker = build(f"amqp://guest:guest@127.0.0.1:{first.port},127.0.0.1:{second.port}/", queue_type="classic")
+        build(first.url, queue_type="classic").declare([QueueSpec(name=queue)])
+        subscription = subscribe(broker, queue)
+        push(broker, queue, 1)
+        take(subscription, 1, queue)
+
+        second.kill()
+        with pytest.raises(ConnectionLost, match=f"the connection to 127.0.0.1:{second.port} was lost"):
+            while True:
+                subscription.fetch({queue: 1}, 30.0)
+        subscription.reconnect()
+        push(broker, queue, 2)
+
+        assert sorted(bodies(take(subscription, 2, queue))) == ["1", "2"]
+        second.start()
+
+
 class TestProcesses:
     """Workers that are killed with -9 while they hold sixteen messages."""
 

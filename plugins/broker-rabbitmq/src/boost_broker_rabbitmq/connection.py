@@ -12,7 +12,7 @@ from typing import Any, Final
 import amqp
 import attrs
 from amqp import spec
-from amqp.exceptions import ChannelError, error_for_code
+from amqp.exceptions import ChannelError, NotFound, error_for_code
 
 from boost_broker_rabbitmq.address import Address
 from boost_broker_rabbitmq.framing import Inbox, outbox
@@ -24,6 +24,9 @@ OnContent = Callable[[bytes, bytes, bytes], None]
 """Takes a message from the server: the arguments of its method, its content header, its body."""
 
 
+_NO_SUCH: Final = "NOT_FOUND - no "
+"""How the server's text begins where there is no such thing; its code says the same of a queue that is out of reach."""
+
 OLDEST: Final = (3, 10)
 """The first version that has all that delays and times to live rest on."""
 
@@ -34,6 +37,10 @@ class TooOld(Exception):
 
     product: str
     version: str
+
+
+class OutOfReach(ChannelError):  # type: ignore[misc]
+    """A queue is there and can't be used, as long as its node is down."""
 
 
 def version_of(properties: Mapping[str, Any]) -> tuple[int, ...]:
@@ -56,6 +63,8 @@ class Channel(amqp.Channel):  # type: ignore[misc]
         self.send_method(spec.Channel.CloseOk)
         self.collect()
         error = error_for_code(code, text, (class_id, method_id), ChannelError)
+        if isinstance(error, NotFound) and not text.startswith(_NO_SUCH):
+            error = OutOfReach(text, (class_id, method_id), reply_code=code)
         if self.on_end is None:
             raise error
         self.on_end(error)

@@ -12,7 +12,7 @@ from amqp.exceptions import AccessRefused, NotAllowed
 from boost_core.plugin import BrokerUnavailable
 
 from boost_broker_rabbitmq.address import Address
-from boost_broker_rabbitmq.connection import OLDEST, TooOld
+from boost_broker_rabbitmq.connection import OLDEST, OutOfReach, TooOld
 from boost_broker_rabbitmq.wire import NoAmqp
 
 NAME: Final = "rabbitmq"
@@ -83,6 +83,13 @@ def _refused(error: BaseException, address: Address, place: str) -> tuple[str, s
 
 
 _REFUSED: Final = re.compile(r"access to (\w+) '(.*)' in vhost '(.*)' refused for user '(.*)'")
+
+
+def out_of_reach(error: OutOfReach) -> BrokerUnavailable:
+    """Return the error for a queue whose node is down."""
+    text = reason_of(error)
+    fix = 'Start that node, or see its log. Queues with queue_type="quorum" outlive a node of several.'
+    return BrokerUnavailable(NAME, text.partition(" - ")[2] or text, fix)
 
 
 def forbidden(error: AccessRefused, wanted: str) -> BrokerUnavailable:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from amqp.exceptions import AccessRefused, NotFound
+from amqp.exceptions import AccessRefused
 
-from boost_broker_rabbitmq.connection import Channel
+from boost_broker_rabbitmq.connection import Channel, OutOfReach
 from boost_broker_rabbitmq.names import marker_name
 from boost_broker_rabbitmq.session import Session
 
@@ -24,13 +24,16 @@ def leave(session: Session, queue: str, until: float) -> None:
 
     Who may not, or whose marker has no place as its node is down, leaves none.
     """
-    with contextlib.suppress(AccessRefused, NotFound):
+    with contextlib.suppress(AccessRefused, OutOfReach):
         session.ask(lambda channel: _declare(channel, marker_name(queue)), until)
 
 
 def is_there(session: Session, queue: str, until: float) -> bool:
-    """Return whether a queue that exists is young."""
-    return bool(session.seek(lambda channel: _look(channel, marker_name(queue)), until))
+    """Return whether a queue that exists is young; True where nobody can tell, as the marker's node is down."""
+    try:
+        return bool(session.seek(lambda channel: _look(channel, marker_name(queue)), until))
+    except OutOfReach:
+        return True
 
 
 def _declare(channel: Channel, name: str) -> None:

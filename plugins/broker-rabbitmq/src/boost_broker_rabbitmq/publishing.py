@@ -42,7 +42,8 @@ class Publishing:
         try:
             self.declare([spec for name, spec in list(self.specs.items()) if server_name(name) in gone])
         except BrokerUnavailable as error:
-            answer.failed.update((index, error.problem) for index in again)
+            problem = f"{error.problem}. {error.fix}" if error.fix else error.problem
+            answer.failed.update((index, problem) for index in again)
             return answer
         for index in again:
             del answer.failed[index]

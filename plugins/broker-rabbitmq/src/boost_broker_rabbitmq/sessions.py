@@ -11,7 +11,8 @@ import amqp
 from boost_core.plugin import BrokerUnavailable, Closed
 from boost_core.plugin.native import Lock
 
-from boost_broker_rabbitmq.diagnosis import NAME, reason_of
+from boost_broker_rabbitmq.connection import OutOfReach
+from boost_broker_rabbitmq.diagnosis import NAME, out_of_reach, reason_of
 from boost_broker_rabbitmq.dialling import Dialler
 from boost_broker_rabbitmq.session import Session
 
@@ -35,6 +36,8 @@ class Sessions:
         session = self._kept(until) or self._new(until)
         try:
             yield session
+        except OutOfReach as error:
+            raise out_of_reach(error) from error
         except (OSError, amqp.AMQPError) as error:
             wire = session.connection.wire
             raise BrokerUnavailable(NAME, f"{wire.host}:{wire.port} can't be used: {reason_of(error)}") from error

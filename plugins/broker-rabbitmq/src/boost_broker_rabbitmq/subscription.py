@@ -23,9 +23,9 @@ from boost_core.plugin import (
 )
 from boost_core.plugin.pushbuffer import PushBuffer
 
-from boost_broker_rabbitmq.connection import Connection
+from boost_broker_rabbitmq.connection import Connection, OutOfReach
 from boost_broker_rabbitmq.custody import Custody, Repost
-from boost_broker_rabbitmq.diagnosis import NAME, forbidden, reason_of
+from boost_broker_rabbitmq.diagnosis import NAME, forbidden, out_of_reach, reason_of
 from boost_broker_rabbitmq.line import CONSUMER_TIMEOUT_FROM, Line
 from boost_broker_rabbitmq.link import Link
 from boost_broker_rabbitmq.names import server_name
@@ -37,6 +37,9 @@ GRACE_SECONDS: Final = 0.02
 
 REFUSED_SECONDS: Final = 30.0
 """How long a queue that may not be read is left alone."""
+
+OUTAGE_SECONDS: Final = 2.0
+"""How long a queue whose node is down is left alone."""
 
 GOODBYE_SECONDS: Final = 2.0
 
@@ -61,7 +64,8 @@ class RabbitSubscription(SyncSubscription):
         self._specs = {spec.name: spec for spec in queues}
         self._credit = credit
         self._lost = lost
-        self._refused: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}  # when (monotonic) a queue is asked for again
+        self._out_of_reach: set[str] = set()
         self._woken = False
         self.closed = False
         self._buffer: PushBuffer
@@ -87,8 +91,8 @@ class RabbitSubscription(SyncSubscription):
         self._buffer, self._custody, self._link = buffer, custody, link
 
     def _open(self, queue: str) -> Line | None:
-        """Begin to consume a queue; return None where that was refused a short while ago."""
-        if time.monotonic() < self._refused.get(queue, 0.0):
+        """Begin to consume a queue; return None where its node is down, or where it was refused a short while ago."""
+        if time.monotonic() < self._not_before.get(queue, 0.0):
             return None
         link, custody = self._link, self._custody
         credit = self._credit.get(queue, 65535)
@@ -98,20 +102,29 @@ class RabbitSubscription(SyncSubscription):
         except NotFound as error:
             self._specs.pop(queue, None)  # it isn't made again when the connection is
             raise QueueGone(NAME, queue) from error
+        except OutOfReach as error:
+            self._not_before[queue] = time.monotonic() + OUTAGE_SECONDS
+            if queue not in self._out_of_reach:
+                self._out_of_reach.add(queue)
+                log.error("queue %r is left alone until its node is back: %s", queue, out_of_reach(error))
+            return None
         except AccessRefused as error:
-            self._refused[queue] = time.monotonic() + REFUSED_SECONDS
+            self._not_before[queue] = time.monotonic() + REFUSED_SECONDS
             raise forbidden(error, "read") from error
         except amqp.AMQPError as error:
             raise BrokerUnavailable(NAME, f"queue {queue!r} can't be consumed: {reason_of(error)}") from error
         with custody.lock:
             custody.lines[queue] = line
+        if queue in self._out_of_reach:
+            self._out_of_reach.discard(queue)
+            log.info("queue %r is served again", queue)
         return line
 
     def reconnect(self) -> None:
         """Dial again and make the queues anew that may be gone; consumers follow at the next fetch."""
         self._link.close()
         self._connect()
-        self._refused.clear()
+        self._not_before.clear()
         try:
             self._home.declare(list(self._specs.values()))
         except BrokerUnavailable as error:
