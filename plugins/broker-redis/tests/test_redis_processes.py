@@ -76,6 +76,42 @@ def test_killed_worker_is_taken_over(short, queue, children):
     subscription.close()
 
 
+def test_each_worker_has_its_own_lease(broker, short, queue, children):
+    """A living worker of a long lease keeps its job beside one of a short lease, and takes over a short one's in time."""
+    long = subscribe(broker, queue)
+    push(broker, queue, "long")
+    held = fetch(long, queue)
+    child = children("say('ready')\nsys.stdin.readline()\n" + HOLD + SLEEP, short, queue, LEASE)
+    assert child.stdout.readline() == "ready\n"
+    push(broker, queue, "short")
+    child.stdin.write("go on\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == "holds 1\n"
+    looker = subscribe(short, queue)
+    child.kill()
+
+    assert bodies(taken_over(short, looker, queue, 1)) == ["short"]
+    assert fetch(looker, queue, 1, 2 * LEASE) == []
+    assert long.extend(held) == long.ack(held) == []
+    looker.close()
+    long.close()
+
+
+def test_a_long_lease_looks_for_the_dead_of_a_short_one(broker, short, queue, children):
+    """Jobs of a killed worker go to others by its own lease, though theirs is far longer."""
+    push(short, queue, *range(16))
+    child = children(HOLD + SLEEP, short, queue, LEASE)
+    assert child.stdout.readline() == "holds 16\n"
+    child.kill()
+    looker = subscribe(broker, queue)
+
+    got = take(looker, queue, 16, broker.options.lease - 1)
+
+    assert [(one.body, one.deaths) for one in got] == [(b"%d" % n, 1) for n in range(16)]
+    assert looker.ack(got) == []
+    looker.close()
+
+
 def test_killed_worker_that_held_many(short, queue, children):
     """However many jobs a killed worker ran, another one takes all of them over within the bound."""
     push(short, queue, *range(400))

@@ -76,8 +76,8 @@ class RedisSubscription(SyncSubscription):
         self._credit = dict(credit)
         self._stems = {queue: home.stem(queue) for queue in queues}
         self._held: dict[str, set[tuple[bytes, bytes]]] = {queue: set() for queue in queues}
-        self._worker = f"{os.uname().nodename}.{os.getpid()}.{new_id()[:12]}"
         self._lease = milliseconds(home.lease)
+        self._worker = f"{os.uname().nodename}.{os.getpid()}.{new_id()[:12]}:{self._lease}"  # for others go by it
         self._pause = min(LOOK_SECONDS, home.lease / 4)
         self._claim = 0  # the number of the last one
         self._connections = Connections(home.address, home.layout, home.timeout, native=True)

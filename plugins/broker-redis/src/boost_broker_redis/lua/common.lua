@@ -68,6 +68,9 @@ local function is_refused(worker, claim)
   return tonumber(claim) <= tonumber(redis.call('GET', stem .. 'refused:' .. worker) or 0)
 end
 
+-- Returns the lease of a worker, with which its name ends; of one without, the lease of who claims.
+local function lease_of(worker) return tonumber(string.match(worker, ':(%d+)$') or ARGV[5]) end
+
 -- A claim ends when it has so many bytes, however many messages are wanted; and looks at few until it knows their size.
 local ENOUGH, FIRST_STEP, STEP = 16777216, 16, 1000
 

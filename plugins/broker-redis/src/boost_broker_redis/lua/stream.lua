@@ -89,12 +89,12 @@ local function record_of(fields)
 end
 
 -- Makes entries, given as the rows of XPENDING, this worker's. What was deleted meanwhile isn't among them.
-local function claim_rows(worker, idle, rows, found)
+local function claim_rows(worker, rows, found)
   if #rows == 0 then return 0 end
   local ids, counts = {}, {}
   for i, row in ipairs(rows) do ids[i], counts[row[1]] = row[1], row[4] end
   local bytes = 0
-  for _, entry in ipairs(redis.call('XCLAIM', STREAM, GROUP, worker, idle, unpack(ids))) do
+  for _, entry in ipairs(redis.call('XCLAIM', STREAM, GROUP, worker, 0, unpack(ids))) do
     if entry and entry[2] then
       local record = record_of(entry[2])
       bytes = bytes + #record
@@ -107,25 +107,47 @@ end
 
 local function forget(consumer) ask(0, 'XGROUP', 'DELCONSUMER', STREAM, GROUP, consumer) end
 
--- Forgets workers that have been silent for six leases and hold nothing: what one holds would be lost with it. One that
--- comes back is a consumer again; to Redis before 7.2 a worker that finds nothing is silent.
-local function forget_silent(worker, lease)
+-- Returns the shortest lease of those that hold something; nothing where nobody does. Forgets workers that have been
+-- silent for six leases and hold nothing: what one holds would be lost with it. One that comes back is a consumer again;
+-- to Redis before 7.2 a worker that finds nothing is silent.
+local function look_at_others(worker)
+  local shortest
   for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', STREAM, GROUP)) do
     local name, holds, silent = consumer[2], consumer[4], consumer[6]
-    if name ~= worker and name ~= RELEASED and holds == 0 and silent > 6 * lease then forget(name) end
+    if name ~= worker and name ~= RELEASED then
+      local lease = lease_of(name)
+      if holds > 0 then
+        shortest = math.min(shortest or lease, lease)
+      elseif silent > 6 * lease then
+        forget(name)
+      end
+    end
   end
+  return shortest
 end
 
--- Takes over what its owners haven't renewed within the lease, counting their deaths; returns each with how many.
-local function bury(worker, lease, want, found, bytes)
-  local dead, owners, deaths, buried = {}, {}, {}, {}
-  for _, row in ipairs(redis.call('XPENDING', STREAM, GROUP, 'IDLE', lease, '-', '+', STEP)) do
-    if row[2] ~= worker and row[2] ~= RELEASED then dead[#dead + 1], owners[row[1]] = row, row[2] end
+-- Returns the rows of what others haven't renewed within their leases, at least STEP of them if there are as many.
+local function overdue(worker)
+  local dead, shortest, first = {}, look_at_others(worker), '-'
+  while shortest and first and #dead < STEP do
+    local rows = redis.call('XPENDING', STREAM, GROUP, 'IDLE', shortest, first, '+', STEP)
+    for _, row in ipairs(rows) do
+      local owner, idle = row[2], row[3]
+      if owner ~= worker and owner ~= RELEASED and idle >= lease_of(owner) then dead[#dead + 1] = row end
+    end
+    first = #rows == STEP and '(' .. rows[STEP][1]
   end
+  return dead
+end
+
+-- Takes over what its owners haven't renewed within their leases, counting their deaths; returns each with how many.
+local function bury(worker, want, found, bytes)
+  local dead, owners, deaths, buried = overdue(worker), {}, {}, {}
+  for _, row in ipairs(dead) do owners[row[1]] = row[2] end
   local before, first, step = #found.ids, 1, next_step(want, #found.ids, bytes)
   while step > 0 and first <= #dead do
     local last = math.min(first + step - 1, #dead)
-    bytes = bytes + claim_rows(worker, lease, {unpack(dead, first, last)}, found)
+    bytes = bytes + claim_rows(worker, {unpack(dead, first, last)}, found)
     first, step = last + 1, next_step(want, #found.ids, bytes)
   end
   for i = before + 1, #found.ids do
@@ -136,7 +158,6 @@ local function bury(worker, lease, want, found, bytes)
   for owner, count in pairs(deaths) do
     buried[#buried + 1], buried[#buried + 2] = owner, count
   end
-  forget_silent(worker, lease)
   return buried, bytes
 end
 
@@ -178,11 +199,11 @@ local function claim()
     rows = {}
   end
   while #rows > 0 do
-    bytes = bytes + claim_rows(worker, 0, rows, found)
+    bytes = bytes + claim_rows(worker, rows, found)
     step = next_step(want, #found.ids, bytes)
     rows = step > 0 and pending('-', step, RELEASED) or {}
   end
-  if step > 0 and ARGV[7] == '1' then buried, bytes = bury(worker, ARGV[5], want, found, bytes) end
+  if step > 0 and ARGV[7] == '1' then buried, bytes = bury(worker, want, found, bytes) end
   read_new(worker, want, found, bytes)
   if #found.ids > 0 then
     if redis.call('ZCARD', stem .. 'waiters') > 0 then ring(stem, counts() + passes_on(#found.ids, want)) end
