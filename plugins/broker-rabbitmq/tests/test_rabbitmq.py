@@ -329,6 +329,18 @@ class TestQueues:
         subscription.ack(held)
         assert broker.depth(queue) == Depth(ready=3, delayed=2)
 
+    def test_depth_tells_what_all_subscriptions_of_the_process_hold(self, broker, queue, subscription):
+        """As there are two while tasks join."""
+        push(broker, queue, *range(20))
+        held, other = take(subscription, 3, queue), subscribe(broker, queue)
+        take(other, 4, queue)
+        until(lambda: broker.depth(queue) == Depth(ready=13, running=7))
+
+        subscription.ack(held)
+        subscription.close()
+
+        until(lambda: broker.depth(queue) == Depth(ready=13, running=4))
+
     def test_purge_removes_what_waits_and_what_is_delayed(self, broker, queue, subscription):
         """What runs stays, and can be acknowledged."""
         push(broker, queue, *range(5))

@@ -107,12 +107,18 @@ class RabbitBroker(SyncBroker):
         """Return how many messages a queue has; of those that run, or are held for their time, only this process's."""
         self._check_open()
         name, until = server_name(queue), self._deadline()
-        found = next((depth for one in self._living() if (depth := one.depth(queue)) is not None), None)
+        told = [answer for one in self._living() if (answer := one.depth(queue)) is not None]
         with self.sessions.lend(until) as session:
-            if found is None:
-                found = Depth(ready=self.queues_there.count(session, name, until) or 0)
+            if told:  # what changes hands between two answers counts twice rather than not at all
+                ready = max(count for count, _ in told)
+            else:
+                ready = self.queues_there.count(session, name, until) or 0
             delayed = self._ladder.count(session, name, until)
-        return Depth(ready=found.ready, delayed=found.delayed + delayed, running=found.running)
+        return Depth(
+            ready=ready + sum(here.ready for _, here in told),
+            delayed=delayed + sum(here.delayed for _, here in told),
+            running=sum(here.running for _, here in told),
+        )
 
     def purge(self, queue: str) -> int:
         """Remove what waits and what is delayed, except what other processes' workers hold; return how many."""

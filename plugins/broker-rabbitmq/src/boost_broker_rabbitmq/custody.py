@@ -323,14 +323,14 @@ class Custody:
         self.settle(removed, done=True)
         return len(removed)
 
-    def depth(self, line: Line, ready: int) -> Depth:
-        """Return what there is of a queue, of which the server has ``ready``. The link's thread."""
+    def depth(self, line: Line) -> Depth:
+        """Return what is here of a queue. The link's thread."""
         self.take_in()
         waiting = self._buffer.waiting(line.queue)
         with self.lock:
             early = self._waitlist.count(line.queue)
             running = max(0, len(line.window.held) - waiting - early)
-        return Depth(ready=ready + waiting, delayed=early, running=running)
+        return Depth(ready=waiting, delayed=early, running=running)
 
 
 def _settling(line: Line, upto: int, above: Sequence[int], *, done: bool) -> Callable[[], None]:

@@ -228,14 +228,14 @@ class RabbitSubscription(SyncSubscription):
 
     # --- what the broker asks -------------------------------------------------------------------------
 
-    def depth(self, queue: str) -> Depth | None:
-        """Return what there is of a queue, the delay ladder apart; None where this subscription can't tell."""
+    def depth(self, queue: str) -> tuple[int, Depth] | None:
+        """Return how many the server has ready of a queue, and what is here; None where this subscription can't tell."""
         custody, link = self._custody, self._link
         line = custody.lines.get(queue)
         if line is None or self.closed:
             return None
         try:
-            return link.ask(lambda: custody.depth(line, line.ready()))
+            return link.ask(lambda: (line.ready(), custody.depth(line)))
         except (OSError, ConnectionLost, amqp.AMQPError):
             return None
 
