@@ -75,6 +75,13 @@ def raw(url, use):
     return asyncio.run(main())
 
 
+def barred(launch, *subjects):
+    """Start a server whose user may do all that boost needs, except publishing to these; return its URL."""
+    publish = {"allow": ["boost.>", "$JS.API.>", "$JS.ACK.>"], "deny": list(subjects)}
+    users = [{"user": "me", "password": "sesame", "permissions": {"publish": publish, "subscribe": ["_INBOX.>"]}}]
+    return launch(settings={"authorization": {"users": users}}).url.replace("//", "//me:sesame@")
+
+
 class Background(threading.Thread):
     """A call in a thread of its own; ``outcome()`` gives what it returned, or raises what it raised."""
 

@@ -7,15 +7,11 @@ import socket
 import threading
 
 import pytest
-from boost_broker_nats.checks import check
-from boost_broker_nats.plugin import boost_checks
 from boost_core.plugin import (
     BrokerUnavailable,
     ConnectionLost,
     Depth,
-    Examined,
     Frame,
-    Level,
     PublishError,
     QueueGone,
     QueueSpec,
@@ -23,7 +19,8 @@ from boost_core.plugin import (
 from identity import new_key, public, write_credentials, write_seed
 from launcher import Nats, free_ports
 from nats.aio.client import Client
-from nats_stage import Background, OldServer, bodies, make_broker, push, raw, subscribe, take, until
+from nats.aio.transport import TcpTransport
+from nats_stage import Background, OldServer, barred, bodies, make_broker, push, raw, subscribe, take, until
 
 
 def problem_of(url, **options):
@@ -327,17 +324,51 @@ def test_no_room(launch, build, tmp_path, queue, limit, words):
 
 def test_no_permission_for_a_queue(launch, build, queue):
     """Publishing to that queue fails at once, by index, and names the subject; other queues are as ever."""
-    barred = "barred"
-    rules = {"publish": {"allow": ["boost.>", "$JS.API.>", "$JS.ACK.>"], "deny": [f"boost.{barred}.job"]}}
-    users = [{"user": "me", "password": "sesame", "permissions": {**rules, "subscribe": ["_INBOX.>"]}}]
-    broker = build(launch(settings={"authorization": {"users": users}}).url.replace("//", "//me:sesame@"))
-    broker.declare([QueueSpec(name=barred), QueueSpec(name=queue)])
+    broker = build(barred(launch, "boost.barred.job"))
+    broker.declare([QueueSpec(name="barred"), QueueSpec(name=queue)])
 
     with pytest.raises(PublishError, match='permissions violation for publish to "boost.barred.job"') as caught:
-        broker.publish([Frame("1", queue, b"x"), Frame("2", barred, b"x"), Frame("3", queue, b"x")], 10)
+        broker.publish([Frame("1", queue, b"x"), Frame("2", "barred", b"x"), Frame("3", queue, b"x")], 10)
 
     assert (caught.value.failed, caught.value.unsure) == ([1], [])
     assert bodies(take(subscribe(broker, queue), 2, queue)) == ["x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "named"),
+    [
+        ("$JS.ACK.>", "$js.ack.boost_q.workers.1.0.0.0.0"),
+        ("boost.q.job", "boost.q.job"),
+        ("boost.=releases.>", "boost.=releases.-.0"),
+        ("$JS.API.CONSUMER.MSG.NEXT.boost_q.>", "$js.api.consumer.msg.next.boost_q.workers"),
+    ],
+)
+def test_a_worker_that_may_not_serve_a_queue(launch, build, subject, named):
+    """It doesn't start: the error names the subject, and what to allow. Finding it out changes nothing."""
+    broker = build(barred(launch, subject))
+    broker.declare([QueueSpec(name="q")])
+
+    with pytest.raises(BrokerUnavailable) as caught:
+        subscribe(broker, "q")
+
+    assert caught.value.problem == f'the server forbids it: permissions violation for publish to "{named}"'
+    assert caught.value.fix.startswith("Allow the user to publish to boost.>, $JS.API.> and $JS.ACK.>")
+    assert broker.depth("q") == Depth()
+
+
+def test_an_acknowledgement_that_is_forbidden(launch, build, queue):
+    """It is no success: settling and extending raise, and name the subject; what is allowed is done."""
+    broker = build(barred(launch, "$JS.ACK.*.*.*.1.>"))  # of a stream's first message, and no other
+    subscription = subscribe(broker, queue)
+    push(broker, queue, "first", "second")
+    first, second = take(subscription, 2, queue)
+
+    for call in (subscription.ack, subscription.extend, subscription.release):
+        with pytest.raises(BrokerUnavailable, match=r'violation for publish to "\$js\.ack\..*\n  Allow the user to'):
+            call([first])
+
+    assert subscription.ack([second]) == []
+    until(lambda: broker.depth(queue) == Depth(running=1))
 
 
 @pytest.mark.parametrize(
@@ -499,6 +530,40 @@ def test_a_server_that_hears_nothing_any_more(server, build, proxy, queue):
     assert subscription.ack(held) == []
 
 
+def test_the_server_is_asked_behind_what_it_was_told(server, build, queue, monkeypatch):
+    """Not before: its answer would prove nothing, and what is cut off would be taken for done."""
+    broker = build(server.url, lease="10m", timeout="10m")  # so that nats-py asks nothing of its own
+    subscription = subscribe(broker, queue)
+    push(broker, queue, "job")
+    held = take(subscription, 1, queue)
+    sent, write, writelines = [], TcpTransport.write, TcpTransport.writelines
+    monkeypatch.setattr(TcpTransport, "write", lambda transport, data: (sent.append(data), write(transport, data))[1])
+    monkeypatch.setattr(
+        TcpTransport, "writelines", lambda transport, data: (sent.extend(data), writelines(transport, data))[1]
+    )
+
+    subscription.ack(held)
+
+    assert b"".join(sent).startswith(b"PUB $JS.ACK.")
+    assert b"".join(sent).endswith(b"+ACK\r\nPING\r\n")
+
+
+def test_closing_on_a_server_that_hangs(server, build, proxy, queue, caplog):
+    """It is soon done, and says what becomes of the messages: another gets them when their lease is over."""
+    proxy.target = server.port
+    broker = build(f"nats://127.0.0.1:{proxy.port}", timeout="20s", lease="2s")
+    subscription = subscribe(broker, queue)
+    push(broker, queue, "job")
+    take(subscription, 1, queue)
+
+    proxy.hang()
+    subscription.close()
+
+    assert "what was unsettled comes back when its lease is over: broker 'nats': no answer within 1 s" in caplog.text
+    assert bodies(take(subscribe(build(server.url, lease="2s"), queue), 1, queue)) == ["job"]
+    proxy.forward()
+
+
 def test_a_killed_server_loses_nothing_that_was_confirmed(launch, build, queue):
     """Killed with -9 while it is written to, and started again: all is there once, and workers go on."""
     server = launch()
@@ -557,55 +622,3 @@ def test_a_queue_deleted_under_its_worker(server, broker, queue, what):
         subscription.fetch({queue: 1}, 10.0)
     push(broker, other, "job")
     assert bodies(take(subscription, 1, other)) == ["job"]
-
-
-# --- boost doctor ---------------------------------------------------------------------------------------
-
-
-class Plan:
-    """A task's plan, as far as the check looks at it."""
-
-    def __init__(self, queue):
-        self.queue = queue
-
-
-def examined(broker, *queues):
-    """Return what the check finds."""
-    subject = Examined(broker=broker.inner, plans=tuple(map(Plan, queues)))
-    return broker.portal.call(lambda: check(subject), 10)
-
-
-def test_doctor_tells_what_a_stream_survives(server, broker, queue):
-    """The version, a queue that isn't there yet, and what one copy means, with the remedy."""
-    push(broker, queue, "job")
-
-    version, stream, missing = examined(broker, queue, f"{queue}.none")
-
-    assert (version.level, version.text) == (Level.OK, "NATS 2.15 with JetStream")
-    assert stream.level is Level.WARNING
-    assert "is kept once; a power cut loses what its server hasn't written" in stream.text
-    assert "sync_interval: always" in stream.remedy
-    assert missing.text == f"queue '{queue}.none' has no stream yet: the first push or worker makes it"
-    assert [each.run for each in boost_checks()] == ["boost_broker_nats.checks:check"]
-
-
-def test_doctor_finds_streams_that_lose_messages(server, broker, queue):
-    """Kept in memory, or with a limit: dangers, each with its remedy."""
-    token = queue.replace(".", "+")
-
-    async def make(client):
-        await client.jetstream().add_stream(
-            name=f"boost_{token}", subjects=[f"boost.{token}.job"], storage="memory", max_msgs=5
-        )
-
-    raw(server.url, make)
-
-    dangers = [finding for finding in examined(broker, queue) if finding.level is Level.DANGER]
-
-    assert [(finding.text, finding.remedy) for finding in dangers] == [
-        (
-            f"stream boost_{token} is kept in memory: a restart of the server loses its messages",
-            "Delete it while it is empty: it is made anew, on disk.",
-        ),
-        (f"stream boost_{token} has a max_msgs: messages will be dropped", "Take its max_msgs away."),
-    ]

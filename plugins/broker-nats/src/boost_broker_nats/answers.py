@@ -81,13 +81,18 @@ class Answers:
         for batch in self._batches.values():
             batch.end()
 
-    def deny(self, error: Exception) -> None:
-        """Take an error that the server reported outside of answers: it says which permission is missing."""
-        refused = _DENIED.search(str(error))
+    def deny(self, error: Exception) -> bool:
+        """Take an error that the server reported outside of answers: it says which permission is missing.
+
+        Return whether it was about messages of a batch, whose sender then hears of it.
+        """
+        refused, heard = _DENIED.search(str(error)), False
         for batch in self._batches.values():
             for index, subject in enumerate(batch.subjects):
                 if refused is None or subject.lower() == refused[1]:  # nats-py tells it in small letters
                     batch.answer(index, Denied(str(error).removeprefix("nats: ")))
+                    heard = True
+        return heard
 
     async def _take(self, message: Msg) -> None:
         number, _, index = message.subject.removeprefix(self._inbox + ".").partition(".")

@@ -11,6 +11,7 @@ from nats.js.errors import APIError
 
 from boost_broker_nats import inspection, trouble
 from boost_broker_nats.connection import Connection, addresses
+from boost_broker_nats.permissions import proofs
 from boost_broker_nats.plugin import NatsOptions
 from boost_broker_nats.publication import Publication
 from boost_broker_nats.streams import Streams
@@ -119,6 +120,7 @@ class NatsBroker(AsyncBroker):
         await self._opened.ready()
         names = [queue.name for queue in queues]
         await asyncio.gather(self.streams.make_notes(), *(self.streams.consume(name) for name in names))
+        await self._opened.tell(proofs(names))
         subscription = NatsSubscription(self.streams, names, credit)
         self._subscriptions.append(subscription)
         return subscription

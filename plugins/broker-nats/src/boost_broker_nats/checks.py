@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from boost_core.plugin import Examined, Finding, Level
+from boost_core.plugin import BrokerUnavailable, Examined, Finding, Level
 from nats.js.errors import NotFoundError
 
 from boost_broker_nats.broker import NatsBroker
+from boost_broker_nats.permissions import proofs
 from boost_broker_nats.place import Place
 from boost_broker_nats.streams import ahead, dropping_limit
 
@@ -21,8 +22,9 @@ async def check(subject: Examined) -> Sequence[Finding]:
     """Tell the server's version, what queues survive there, and whether the clocks agree."""
     broker: NatsBroker = subject.broker
     findings = [Finding(Level.OK, "NATS {}.{} with JetStream".format(*broker.streams.connection.version))]
-    differences = [0.0]
-    for queue in sorted({plan.queue for plan in subject.plans}):
+    queues, differences = sorted({plan.queue for plan in subject.plans}), [0.0]
+    findings += await _of_permissions(broker, [name for queue in queues for name in (queue, f"{queue}.dead")])
+    for queue in queues:
         sent = time.time()
         try:
             told = await broker.streams.info(Place.of(queue))
@@ -33,6 +35,14 @@ async def check(subject: Examined) -> Sequence[Finding]:
         differences.append(ahead(told.get("ts"), sent, time.time()))
     findings += _of_clocks(max(differences, key=abs))
     return findings
+
+
+async def _of_permissions(broker: NatsBroker, queues: Sequence[str]) -> Sequence[Finding]:
+    try:
+        await broker.streams.connection.tell(proofs(queues))
+    except BrokerUnavailable as error:
+        return [Finding(Level.DANGER, error.problem, error.fix)]
+    return []
 
 
 def _of_stream(config: dict[str, Any]) -> Iterator[Finding]:

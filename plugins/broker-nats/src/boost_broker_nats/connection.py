@@ -152,9 +152,7 @@ class Connection:
         answer = batch.answers[0]
         if answer is None:
             raise ConnectionLost(self.name, f"no answer to {verb} ({self.where})")
-        if isinstance(answer, Denied):
-            fix = trouble.NEEDED.format(inbox=self._options.inbox)
-            raise BrokerUnavailable(self.name, f"the server forbids it: {answer}", fix)
+        self._check_allowed(batch)
         if isinstance(answer, NobodyThere):
             raise BrokerUnavailable(self.name, f"JetStream is off ({self.where})", trouble.NO_JETSTREAM)
         assert isinstance(answer, bytes)
@@ -163,13 +161,18 @@ class Connection:
             APIError.from_error(told["error"])  # raises the class for its code
         return told
 
-    async def tell(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Send messages that nobody answers, and return once the server has read them."""
-        client = self.client
+    async def tell(self, messages: Sequence[Post]) -> None:
+        """Send messages that nobody answers, and return once the server has read them.
+
+        Raises ``BrokerUnavailable`` where it forbids one of them: it says so before it ends the flush.
+        """
+        client, batch = self.client, Batch([subject for subject, _, _ in messages])
+        inbox = self._answers.expect(batch)
 
         async def send() -> None:
-            for subject, body in messages:
-                await client.publish(subject, body)
+            for subject, body, headers in messages:
+                await client.publish(subject, body, headers=headers)
+            await client._flush_pending(force_flush=True)  # nats-py's ping would overtake what waits to be written
             await client.flush()
 
         try:
@@ -177,6 +180,15 @@ class Connection:
         except ConnectionLost as error:
             await client.force_reconnect()  # it may be alive, and deaf: nats-py alone would find out later
             raise ConnectionLost(self.name, f"the server didn't confirm what it was told ({self.where})") from error
+        finally:
+            self._answers.forget(inbox)
+        self._check_allowed(batch)
+
+    def _check_allowed(self, batch: Batch) -> None:
+        denied = next((answer for answer in batch.answers if isinstance(answer, Denied)), None)
+        if denied is not None:
+            fix = trouble.NEEDED.format(inbox=self._options.inbox)
+            raise BrokerUnavailable(self.name, f"the server forbids it: {denied}", fix)
 
     # --- dialling -------------------------------------------------------------------------------------
 
@@ -257,8 +269,8 @@ class Connection:
 
     def _heard(self, error: Exception) -> None:
         if "permissions violation" in str(error):
-            log.error("%s refuses: %s", self.where, error)
-            self._answers.deny(error)
+            if not self._answers.deny(error):
+                log.error("%s refuses: %s", self.where, error)
         else:
             log.debug("%s: %s: %s", self.where, type(error).__name__, error)
             self._last_error = error

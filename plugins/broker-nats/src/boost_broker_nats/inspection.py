@@ -67,7 +67,7 @@ async def _take_and_end(streams: Streams, queue: str) -> int:
         await asyncio.wait_for(arrival.wait(), LAST_LOOK_SECONDS + streams.options.timeout)
         arrival.clear()
         found = pull.take(MOST_AT_ONCE)
-        await streams.connection.tell([(one.receipt.reply, ACK) for one in found])
+        await streams.connection.tell([(one.receipt.reply, ACK, None) for one in found])
         removed += len(found)
         if found:
             await pull.ask(MOST_AT_ONCE)

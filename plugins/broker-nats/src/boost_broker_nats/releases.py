@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 from boost_core.plugin import BrokerUnavailable, Delivery
 
-from boost_broker_nats.connection import Connection
+from boost_broker_nats.connection import Connection, Post
 from boost_broker_nats.place import STREAMS, SUBJECTS
 
 log = logging.getLogger("boost.broker.nats")
@@ -72,10 +72,10 @@ class Releases:
                 one.receipt.released = _noted(json.loads(answer))
                 one.deaths = max(0, one.receipt.handed_over - 1 - one.receipt.released)
 
-    def forget(self, deliveries: Sequence[Delivery]) -> list[tuple[str, bytes]]:
+    def forget(self, deliveries: Sequence[Delivery]) -> list[Post]:
         """Return what to tell the server so that the notes of ended messages go."""
         return [
-            (f"$JS.API.STREAM.PURGE.{STREAM}", json.dumps({"filter": _subject(one)}).encode())
+            (f"$JS.API.STREAM.PURGE.{STREAM}", json.dumps({"filter": _subject(one)}).encode(), None)
             for one in deliveries
             if one.receipt.released
         ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Final
 
-from boost_core.plugin import AsyncSubscription, Closed, ConnectionLost, Delivery, QueueGone
+from boost_core.plugin import AsyncSubscription, BrokerUnavailable, Closed, ConnectionLost, Delivery, QueueGone
 
 from boost_broker_nats.place import Place
 from boost_broker_nats.pull import Pull
@@ -17,11 +17,16 @@ from boost_broker_nats.receipt import ACK, EXTEND, RELEASE
 from boost_broker_nats.releases import Releases
 from boost_broker_nats.streams import Streams
 
+log = logging.getLogger("boost.broker.nats")
+
 PULL_SECONDS: Final = 10.0
 """How long a request for messages stays open, or half the lease if that is less.
 
 Less than the lease: what comes back from a dead worker must not go to a request that it has left behind.
 """
+
+GOODBYE_SECONDS: Final = 1.0
+"""How long a closing subscription waits for a sign of life."""
 
 
 class NatsSubscription(AsyncSubscription):
@@ -122,7 +127,7 @@ class NatsSubscription(AsyncSubscription):
     async def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """End deliveries as done, in one go."""
         ours, lost = self._sorted_out(deliveries)
-        await self._connection.tell([*((one.receipt.reply, ACK) for one in ours), *self._releases.forget(ours)])
+        await self._connection.tell([*((one.receipt.reply, ACK, None) for one in ours), *self._releases.forget(ours)])
         self._let_go(deliveries)
         return lost
 
@@ -138,13 +143,13 @@ class NatsSubscription(AsyncSubscription):
         if deliveries:
             await self._releases.note(deliveries)
             ordered = sorted(deliveries, key=lambda one: one.receipt.number)
-            await self._connection.tell([(one.receipt.reply, RELEASE) for one in ordered])
+            await self._connection.tell([(one.receipt.reply, RELEASE, None) for one in ordered])
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Renew the leases of what is held; give back what nobody has taken out of the boxes in time."""
         ours, lost = self._sorted_out(deliveries)
         asked = time.monotonic()
-        await self._connection.tell([(one.receipt.reply, EXTEND) for one in ours])
+        await self._connection.tell([(one.receipt.reply, EXTEND, None) for one in ours])
         for delivery in ours:
             delivery.receipt.until = asked + self._lease
         self._let_go(lost)
@@ -182,7 +187,14 @@ class NatsSubscription(AsyncSubscription):
         self._changed.set()
         self._connection.on_loss.remove(self._changed.set)
         if self._connection.up:
-            with suppress(ConnectionLost):
-                boxes = await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
-                await self._give_back([*self._held.values(), *(one for box in boxes for one in box)])
+            try:
+                await self._say_goodbye()
+            except BrokerUnavailable as error:
+                log.warning("what was unsettled comes back when its lease is over: %s", error)
         self._held.clear()
+
+    async def _say_goodbye(self) -> None:
+        """Give all back; a server that hangs isn't waited for long, since the end of a lease does the same."""
+        await self._connection.bounded(self._connection.client.flush(), GOODBYE_SECONDS)
+        boxes = await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
+        await self._give_back([*self._held.values(), *(one for box in boxes for one in box)])
