@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from boost_core.plugin import ConnectionLost, Depth, Frame, PublishError
 from redis_stage import (
@@ -17,6 +19,7 @@ from redis_stage import (
     subscribe,
     take,
     until,
+    user,
 )
 
 
@@ -222,6 +225,53 @@ class TestRestart:
         assert set(done) == set(map(str, range(900)))
         assert broker.depth(queue) == Depth()
         broker.close()
+
+
+class TestOutage:
+    """A server that is away for longer than the lease."""
+
+    @pytest.mark.parametrize("kind", ["redis", "valkey"])
+    def test_the_living_keep_their_jobs(self, name, launch, queue, kind):
+        """Whoever comes back keeps what it ran, though its lease was over; whoever doesn't is taken for dead in time."""
+        server = launch(kind)
+        broker = build_broker(name, server.url, lease=0.5)
+        living, dead, other = (subscribe(broker, queue) for _ in range(3))
+        push(broker, queue, "kept", "lost")
+        kept = fetch(living, queue, 1)
+        assert bodies(fetch(dead, queue, 1)) == ["lost"]
+        over = time.monotonic() + broker.options.lease
+        server.kill()
+        until(lambda: time.monotonic() > over)
+        server.start()
+
+        fresh = subscribe(broker, queue)
+        assert fetch(fresh, queue, 2, 0.5) == []
+        again(other)
+        assert fetch(other, queue, 2, 0.5) == []
+        again(living)
+        assert living.extend(kept) == living.ack(kept) == []
+        got = take(fresh, queue, 1)
+
+        assert [(one.body, one.deaths) for one in got] == [(b"lost", 1)]
+        for each in (living, dead, other, fresh, broker):
+            each.close()
+
+    def test_who_was_cut_off_itself_buries_nobody(self, name, launch, proxy, queue):
+        """A worker that has lost its connection lets others come back too, also where it may not ask since when all is up."""
+        url = user(launch, "~*", "&*", "+@all", "-info")
+        proxy.target = int(url.rpartition(":")[2].partition("/")[0])
+        broker = build_broker(name, url.replace(f":{proxy.target}", f":{proxy.port}"), lease=0.5)
+        owner, other = subscribe(broker, queue), subscribe(broker, queue)
+        push(broker, queue, "x")
+        held = fetch(owner, queue)
+        proxy.cut()
+        again(other)
+
+        assert fetch(other, queue, 1, 3 * broker.options.lease) == []
+        again(owner)
+        assert owner.extend(held) == owner.ack(held) == []
+        for each in (owner, other, broker):
+            each.close()
 
 
 def broker_depth(server, broker, queue):

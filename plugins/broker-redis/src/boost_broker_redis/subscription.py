@@ -86,6 +86,7 @@ class RedisSubscription(SyncSubscription):
         self._closing = Lock()
         self._next_sweep = 0.0
         self._left_alone: dict[str, tuple[float, float]] = {}  # until when, and for how long
+        self._back: float | None = None  # since when there is a connection, if it was lost before
         self._woken = self._unsure = self.closed = False
         try:
             self._listener.open()
@@ -145,7 +146,8 @@ class RedisSubscription(SyncSubscription):
         sweeps = time.monotonic() >= self._next_sweep
         if sweeps:
             self._next_sweep = time.monotonic() + self._pause * random.uniform(0.6, 1.0)
-        tail = (self._claim, self._lease, int(waits), int(sweeps))
+        stands = "" if self._back is None else milliseconds(time.monotonic() - self._back)
+        tail = (self._claim, self._lease, int(waits), int(sweeps), stands)
         asked = [queue for queue in wanted if self._left_alone.get(queue, (0.0, 0.0))[0] <= time.monotonic()]
         calls = [Call("claim", [self._stems[queue]], (self._worker, wanted[queue], *tail)) for queue in asked]
         replies = self._connections.run(calls) if calls else []
@@ -314,6 +316,7 @@ class RedisSubscription(SyncSubscription):
                 if isinstance(reply, exceptions.RedisError):
                     raise self._refusal(reply, queue)
             self._unsure = False
+        self._back = time.monotonic()
 
     def _ran(self, calls: Sequence[Call]) -> Sequence[Any]:
         if not calls:

@@ -71,6 +71,19 @@ end
 -- Returns the lease of a worker, with which its name ends; of one without, the lease of who claims.
 local function lease_of(worker) return tonumber(string.match(worker, ':(%d+)$') or ARGV[5]) end
 
+-- So many milliseconds after the server is back everybody has dialled again; one of them is for uptime in whole seconds.
+local REDIAL = 4000
+
+-- Returns how many milliseconds longer to wait for a worker whose lease is over: nobody could renew while the server was
+-- away, so a lease begins when it is back. That is its start, where it may tell, or when who claims got its lost
+-- connection back, so many milliseconds ago (ARGV[8]): after a start it may load for long.
+local function spared(worker)
+  local info = redis.pcall('INFO', 'server')
+  local up = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
+  local here = math.min(up and up * 1000 or math.huge, tonumber(ARGV[8]) or math.huge)
+  return lease_of(worker) + REDIAL - here
+end
+
 -- A claim ends when it has so many bytes, however many messages are wanted; and looks at few until it knows their size.
 local ENOUGH, FIRST_STEP, STEP = 16777216, 16, 1000
 

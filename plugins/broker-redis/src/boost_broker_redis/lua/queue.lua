@@ -122,11 +122,15 @@ local function expire(time)
   redis.call('ZREM', EXPIRY, unpack(over))
 end
 
--- Gives back what workers hold whose lease is over; returns each with how many it held.
+-- Gives back what workers hold whose lease is over; returns each with how many it held. One that is spared has a longer
+-- lease: so nobody looks for it before.
 local function bury(time, me)
   local buried = {}
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)) do
-    if worker ~= me then
+    local more = worker ~= me and spared(worker) or 0
+    if more > 0 then
+      redis.call('ZADD', WORKERS, time + more, worker)
+    elseif worker ~= me then
       local count = give_back_all(worker, true, {})
       redis.call('ZREM', WORKERS, worker)
       if count > 0 then
@@ -178,7 +182,8 @@ local function soon(time, me)
   return next and math.max(0, next - time) or -1
 end
 
--- ARGV: worker, how many, the claim's number, lease, '1' to wait for more where nothing is there.
+-- ARGV: worker, how many, the claim's number, lease, '1' to wait for more where nothing is there, what only streams need,
+-- and for how long its connection has stood if it was lost before.
 local function claim()
   local worker, want, number, waits, time = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[6] == '1', now()
   if is_refused(worker, number) then return nil end

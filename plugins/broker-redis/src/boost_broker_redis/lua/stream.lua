@@ -128,12 +128,15 @@ end
 
 -- Returns the rows of what others haven't renewed within their leases, at least STEP of them if there are as many.
 local function overdue(worker)
-  local dead, shortest, first = {}, look_at_others(worker), '-'
+  local dead, shortest, first, more = {}, look_at_others(worker), '-', {}
   while shortest and first and #dead < STEP do
     local rows = redis.call('XPENDING', STREAM, GROUP, 'IDLE', shortest, first, '+', STEP)
     for _, row in ipairs(rows) do
       local owner, idle = row[2], row[3]
-      if owner ~= worker and owner ~= RELEASED and idle >= lease_of(owner) then dead[#dead + 1] = row end
+      if owner ~= worker and owner ~= RELEASED and idle >= lease_of(owner) then
+        more[owner] = more[owner] or spared(owner)
+        if more[owner] <= 0 then dead[#dead + 1] = row end
+      end
     end
     first = #rows == STEP and '(' .. rows[STEP][1]
   end
@@ -185,7 +188,7 @@ local function counts()
 end
 
 -- ARGV: worker, how many, the claim's number, lease, '1' to wait for more where nothing is there, '1' to look for the
--- dead, which goes through all that is pending.
+-- dead, which goes through all that is pending, and for how long its connection has stood if it was lost before.
 local function claim()
   local worker, want, waits, time = ARGV[2], tonumber(ARGV[3]), ARGV[6] == '1', now()
   if is_refused(worker, ARGV[4]) then return nil end
