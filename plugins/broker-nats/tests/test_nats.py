@@ -71,46 +71,6 @@ def test_released_ones_come_back_at_once_in_their_old_order(broker, queue, subsc
     assert [delivery.deaths for delivery in again] == [0, 0, 0, 0]
 
 
-def test_owners_that_died_are_counted(server, build, queue):
-    """What was given back doesn't count, however often; an end of the lease does, also for the next broker."""
-    broker = build(server.url, lease="500ms")
-    subscription = subscribe(broker, queue)
-    push(broker, queue, "job")
-    counts = []
-    for release in (True, True, False, True, False, True):
-        [held] = take(subscription, 1, queue)
-        counts.append(held.deaths)
-        if release:
-            assert subscription.release([held]) == []
-    [held] = take(subscribe(build(server.url), queue), 1, queue)
-
-    assert counts == [0, 0, 0, 1, 1, 2]
-    assert held.deaths == 2
-
-
-def test_closing_is_no_death(broker, queue):
-    """What a closed worker gave back was left by nobody who died."""
-    push(broker, queue, "job")
-    for _ in range(4):
-        subscription = subscribe(broker, queue)
-        [held] = take(subscription, 1, queue)
-        assert held.deaths == 0
-        subscription.close()
-
-
-def test_notes_of_releases_go_with_their_messages(server, broker, queue, subscription):
-    """An ack removes them: nothing is left of a job that is done."""
-    push(broker, queue, "job")
-    subscription.release(take(subscription, 1, queue))
-    subscription.ack(take(subscription, 1, queue))
-
-    async def left(client):
-        filters = f"boost.=releases.{queue.replace('.', '+')}.*"
-        return (await client.jetstream().stream_info("boost_=releases", subjects_filter=filters)).state.subjects
-
-    until(lambda: not raw(server.url, left))
-
-
 def test_a_fetch_without_patience_asks_all_the_same(broker, queue, subscription):
     """It brings nothing at once; what it asked for is there for one of the next."""
     push(broker, queue, "job")

@@ -14,6 +14,7 @@ from boost_broker_nats.connection import Connection, addresses
 from boost_broker_nats.permissions import proofs
 from boost_broker_nats.plugin import NatsOptions
 from boost_broker_nats.publication import Publication
+from boost_broker_nats.releases import make_notes
 from boost_broker_nats.streams import Streams
 from boost_broker_nats.subscription import NatsSubscription
 
@@ -119,9 +120,9 @@ class NatsBroker(AsyncBroker):
         """Have a consumer for each queue, and return this process's claim on them."""
         await self._opened.ready()
         names = [queue.name for queue in queues]
-        await asyncio.gather(self.streams.make_notes(), *(self.streams.consume(name) for name in names))
+        _, *made = await asyncio.gather(make_notes(self.streams), *(self.streams.consume(name) for name in names))
         await self._opened.tell(proofs(names))
-        subscription = NatsSubscription(self.streams, names, credit)
+        subscription = NatsSubscription(self.streams, dict(zip(names, made, strict=True)), credit)
         self._subscriptions.append(subscription)
         return subscription
 

@@ -14,6 +14,7 @@ from boost_broker_nats.place import STREAMS, SUBJECTS, Place
 from boost_broker_nats.publication import ID_HEADER
 from boost_broker_nats.pull import Pull
 from boost_broker_nats.receipt import ACK
+from boost_broker_nats.releases import Releases, forget_all
 from boost_broker_nats.streams import Streams
 
 MOST_AT_ONCE: Final = 500
@@ -47,10 +48,12 @@ async def purge(streams: Streams, queue: str) -> int:
         consumer = await streams.consumer(place)
         if consumer is None or not consumer["num_ack_pending"]:
             # What a worker takes in between goes as well: it runs to its end, but not again if the worker dies.
-            return removed + await _purge(streams, place, place.jobs)
+            removed += await _purge(streams, place, place.jobs)
+            await streams.connection.tell([forget_all(place.stream)])
+            return removed
     except NotFoundError:
         return 0
-    return removed + await _take_and_end(streams, queue)
+    return removed + await _take_and_end(streams, queue, Releases(streams, {queue: consumer["created"]}))
 
 
 async def _purge(streams: Streams, place: Place, subject: str) -> int:
@@ -58,7 +61,7 @@ async def _purge(streams: Streams, place: Place, subject: str) -> int:
     return int(told["purged"])
 
 
-async def _take_and_end(streams: Streams, queue: str) -> int:
+async def _take_and_end(streams: Streams, queue: str, releases: Releases) -> int:
     """End what can be had of a queue whose running jobs must stay: purging would take them too."""
     arrival, removed = asyncio.Event(), 0
     pull = Pull(streams.connection, queue, streams.options.lease, LAST_LOOK_SECONDS, arrival.set)
@@ -67,7 +70,7 @@ async def _take_and_end(streams: Streams, queue: str) -> int:
         await asyncio.wait_for(arrival.wait(), LAST_LOOK_SECONDS + streams.options.timeout)
         arrival.clear()
         found = pull.take(MOST_AT_ONCE)
-        await streams.connection.tell([(one.receipt.reply, ACK, None) for one in found])
+        await streams.connection.tell([*((one.receipt.reply, ACK, None) for one in found), *releases.forget(found)])
         removed += len(found)
         if found:
             await pull.ask(MOST_AT_ONCE)

@@ -11,6 +11,7 @@ RELEASE: Final = b"-NAK"
 EXTEND: Final = b"+WPI"
 """What the server hears at a receipt's subject: done, given back, still at work."""
 
+_NANOSECONDS: Final = 1_000_000_000
 _SHORT: Final = 9  # fields of a receipt's subject, of servers and accounts without a JetStream domain
 
 
@@ -18,8 +19,9 @@ _SHORT: Final = 9  # fields of a receipt's subject, of servers and accounts with
 class Receipt:
     """Where the server hears what became of a message, until when (monotonic) it is ours, and its place in line.
 
-    ``sequence`` is its number in its stream, ``handed_over`` how often it was given to a worker so far, ``released``
-    how often it is known to have been given back.
+    ``sequence`` is its number in its stream and ``stored`` when it came there (epoch seconds, the server's clock),
+    ``handed_over`` how often it was given to a worker so far, ``released`` how often it was given back, as far as that
+    is known.
     """
 
     reply: str
@@ -28,11 +30,12 @@ class Receipt:
     stream: str
     sequence: str
     handed_over: int
+    stored: float
     released: int = 0
 
     @classmethod
     def read(cls, reply: str, until: float, number: int) -> Receipt:
         """Read what the server writes into the subject: $JS.ACK[.domain.account].stream.consumer.times.sequence..."""
         fields = reply.split(".")
-        stream, _, times, sequence = fields[2:6] if len(fields) == _SHORT else fields[4:8]
-        return cls(reply, until, number, stream, sequence, int(times))
+        stream, _, times, sequence, _, stored = fields[2:8] if len(fields) == _SHORT else fields[4:10]
+        return cls(reply, until, number, stream, sequence, int(times), int(stored) / _NANOSECONDS)

@@ -19,7 +19,6 @@ from nats.js.errors import APIError, NotFoundError
 from boost_broker_nats.connection import Connection
 from boost_broker_nats.place import CONSUMER, Place
 from boost_broker_nats.plugin import NatsOptions
-from boost_broker_nats.releases import stream_config
 
 DUPLICATE_SECONDS: Final = 120
 """How long a stream knows the ids of what was published, so that a repeat is stored once."""
@@ -51,7 +50,7 @@ class Streams:
             told = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", **wanted)
         except APIError as error:
             if error.err_code != IN_USE:
-                raise self._refused(f"stream {wanted['name']!r} for queue {queue!r}", error) from error
+                raise self.refused(f"stream {wanted['name']!r} for queue {queue!r}", error) from error
             told = await self._adapted(queue, wanted)
         return ahead(told.get("ts"), sent, time.time())
 
@@ -75,7 +74,7 @@ class Streams:
         try:
             return await self.connection.api(f"STREAM.UPDATE.{config['name']}", **changed)
         except APIError as error:
-            raise self._refused(f"{' and '.join(lacks)} for stream {config['name']!r}", error) from error
+            raise self.refused(f"{' and '.join(lacks)} for stream {config['name']!r}", error) from error
 
     def _wanted(self, queue: str) -> dict[str, Any]:
         place = Place.of(queue)
@@ -99,7 +98,8 @@ class Streams:
             config |= {"allow_msg_schedules": True, "allow_msg_ttl": True, "discard": "old"}
         return config
 
-    def _refused(self, what: str, error: APIError) -> BrokerUnavailable:
+    def refused(self, what: str, error: APIError) -> BrokerUnavailable:
+        """Return the error for something that JetStream refuses, with the remedy where it is known."""
         fix = None
         if "replicas" in (error.description or ""):
             fix = f"Set replicas to what the server can do; it is {self.options.replicas}."
@@ -118,22 +118,13 @@ class Streams:
         except NotFoundError:
             return None
 
-    async def make_notes(self) -> None:
-        """Have the stream exist in which workers note what they give back."""
-        config = stream_config(self.options.replicas)
-        try:
-            await self.connection.api(f"STREAM.CREATE.{config['name']}", **config)
-        except APIError as error:
-            if error.err_code != IN_USE:  # others may keep it longer, or more copies of it
-                raise self._refused(f"stream {config['name']!r}", error) from error
-
-    async def consume(self, queue: str) -> None:
-        """Have the queue's consumer exist, with a lease at least as long as ours."""
+    async def consume(self, queue: str) -> str:
+        """Have the queue's consumer exist, with a lease at least as long as ours; return when it was made."""
         place = Place.of(queue)
         lease = int(self.options.lease * _NANOSECONDS)
         there = await self.consumer(place)
         if there is not None and there["config"]["ack_wait"] >= lease:
-            return  # workers share it: the most patient one decides
+            return str(there["created"])  # workers share it: the most patient one decides
         config = {
             "name": CONSUMER,
             "durable_name": CONSUMER,
@@ -147,9 +138,10 @@ class Streams:
         }
         verb = f"CONSUMER.CREATE.{place.stream}.{CONSUMER}.{place.jobs}"
         try:
-            await self.connection.api(verb, stream_name=place.stream, config=config)
+            told = await self.connection.api(verb, stream_name=place.stream, config=config)
         except APIError as error:
-            raise self._refused(f"a consumer of queue {queue!r}", error) from error
+            raise self.refused(f"a consumer of queue {queue!r}", error) from error
+        return str(told["created"])
 
 
 def dropping_limit(config: Mapping[str, Any]) -> str | None:
@@ -164,5 +156,10 @@ def ahead(told: str | None, before: float, after: float) -> float:
     """Return by how much the server's clock is ahead, less what the way of the answer can explain."""
     if told is None:
         return 0.0
-    theirs = datetime.datetime.fromisoformat(told).timestamp()
+    theirs = epoch(told)
     return theirs - after if theirs > after else min(0.0, theirs - before)
+
+
+def epoch(told: str) -> float:
+    """Return a time as the server writes it, in epoch seconds."""
+    return datetime.datetime.fromisoformat(told).timestamp()

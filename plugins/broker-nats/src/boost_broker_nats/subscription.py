@@ -36,9 +36,9 @@ class NatsSubscription(AsyncSubscription):
     late, so this side keeps the time: what wasn't extended within the lease is somebody else's.
     """
 
-    def __init__(self, streams: Streams, queues: Sequence[str], credit: Mapping[str, int]) -> None:
+    def __init__(self, streams: Streams, made: Mapping[str, str], credit: Mapping[str, int]) -> None:
         self._streams, self._connection = streams, streams.connection
-        self._releases = Releases(streams.connection)
+        self._releases = Releases(streams, made)
         self._lease = streams.options.lease
         self._credit = credit
         self._changed = asyncio.Event()
@@ -47,7 +47,7 @@ class NatsSubscription(AsyncSubscription):
         self._held: dict[int, Delivery] = {}
         self._counts: Counter[str] = Counter()
         seconds = min(PULL_SECONDS, self._lease / 2)
-        self._pulls = {name: Pull(self._connection, name, self._lease, seconds, self._changed.set) for name in queues}
+        self._pulls = {name: Pull(self._connection, name, self._lease, seconds, self._changed.set) for name in made}
         self._connection.on_loss.append(self._changed.set)
 
     # --- fetching -------------------------------------------------------------------------------------
