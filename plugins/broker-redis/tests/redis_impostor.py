@@ -51,3 +51,17 @@ class Forgetful(Impostor):
             threading.Event().wait(1.5)
             return b"-NOSCRIPT No matching script.\r\n"
         return b"" if command == b"EVAL" else super()._answer(command)
+
+
+class Dripping(Impostor):
+    """One that says "nothing" so slowly that each byte comes well within a second, and it isn't said in one."""
+
+    def _serve(self):
+        with self._door.accept()[0] as connection:
+            connection.recv(65536)
+            for byte in b"*1\r\n$-1\r\n":
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    return
+                threading.Event().wait(0.4)

@@ -9,8 +9,8 @@ import pytest
 import redis
 from boost_broker_redis.address import Broken
 from boost_broker_redis.script import script_of
-from boost_core.plugin import ConnectionLost, Depth, Frame, PublishError, SettleError
-from redis_impostor import Forgetful
+from boost_core.plugin import BrokerUnavailable, ConnectionLost, Depth, Frame, PublishError, SettleError
+from redis_impostor import Dripping, Forgetful
 from redis_stage import Background, bodies, build_broker, client, fetch, key, push, subscribe, until, waiters
 
 
@@ -248,6 +248,14 @@ class TestConnections:
 
             assert (list(caught.value.failed), list(caught.value.unsure)) == ([], [0])
             broker.close()
+
+    def test_an_answer_in_pieces_has_one_deadline(self, name):
+        """A server that sends its answer byte by byte is given up when the time is over, not so long after each."""
+        with Dripping() as port:
+            opening = Background(lambda: build_broker(name, f"redis://127.0.0.1:{port}/0", timeout="1s"))
+
+            with pytest.raises(BrokerUnavailable, match="gives no answer within 1 s"):
+                opening.join(3.0)
 
     def test_settle_error_names_what_is_left(self, broker, queue):
         """Where the server refuses to settle a queue, that queue's deliveries are named, and can be settled later."""

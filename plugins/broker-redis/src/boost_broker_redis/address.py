@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import attrs
 from boost_core.plugin import mask_url, redisurl
 from boost_core.plugin.native import has_patched_select, own_socket
 from redis import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
-from redis.connection import parse_url
+from redis.connection import DefaultParser, parse_url
 
 from boost_broker_redis.troubles import PatchedTls, SilentTls
 
@@ -26,6 +27,29 @@ class Broken(Exception):
     def unsure(self) -> bool:
         """Whether the server may have done what it didn't answer; it hasn't where it answered why, as when loading."""
         return self.sent and not getattr(self.cause, "status_code", None)
+
+
+class PunctualParser(DefaultParser):  # type: ignore[misc, valid-type]
+    """One that reads until a deadline, however many pieces an answer comes in: the client's time-out is for each."""
+
+    deadline = 0.0
+    is_set = False  # the socket's time-out, for the next read: setting it takes as long as all else of a read
+
+    def read_from_socket(self, **facts: Any) -> Any:
+        if self.is_set:
+            self.is_set = False
+        else:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise exceptions.TimeoutError("the answers didn't come in time")
+            self._sock.settimeout(left)
+        return super().read_from_socket(**facts)
+
+
+def set_deadline(connection: Any, deadline: float, *, is_set: bool = False) -> None:
+    """Set until when a connection waits, by ``time.monotonic``; its socket's time-out may be that already."""
+    parser = connection._parser
+    parser.deadline, parser.is_set = deadline, is_set
 
 
 class NativeConnection(Connection):
@@ -68,11 +92,17 @@ class Address:
         self._class = _NATIVE[self._facts.pop("connection_class", Connection)]
 
     def dial(self, seconds: float) -> Any:
-        """Return a connection, logged in. Raises ``Broken``."""
+        """Return a connection, logged in within ``seconds``. Raises ``Broken``."""
         # RESP2 on purpose: one shape of answers on every server, and errors that don't depend on what HELLO may do.
         connection = self._class(
-            **self._facts, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds, driver_info=None
+            **self._facts,
+            protocol=2,
+            parser_class=PunctualParser,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            driver_info=None,
         )
+        set_deadline(connection, time.monotonic() + seconds)
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:

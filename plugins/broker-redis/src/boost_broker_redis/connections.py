@@ -13,7 +13,7 @@ from boost_core.plugin.native import has_patched_select, poll, wait_for_input
 from hiredis import pack_command
 from redis import exceptions
 
-from boost_broker_redis.address import Address, Broken
+from boost_broker_redis.address import Address, Broken, set_deadline
 from boost_broker_redis.script import Call, script_of
 
 IDLE_SECONDS: Final = 10.0
@@ -50,9 +50,11 @@ class Connections:
         self._busy.add(connection)
         try:
             _send(connection, commands, deadline)
-            if not self._native and has_patched_select():
-                _let_others_go_on(connection, deadline)
-            replies.extend(_answer(connection, deadline) for _ in commands)  # keeps those before one that fails
+            shares = not self._native and has_patched_select()
+            set_deadline(connection, deadline, is_set=not shares)
+            if shares:
+                wait_for_input(connection._sock.fileno(), max(0.0, deadline - time.monotonic()))
+            replies.extend(_answer(connection) for _ in commands)  # keeps those before one that fails
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
             connection.disconnect()
             raise Broken(error, replies, sent=True) from error
@@ -129,12 +131,6 @@ def _is_readable(connection: Any) -> bool:
     return bool(polling.poll(0))
 
 
-def _let_others_go_on(connection: Any, deadline: float) -> None:
-    """Wait for the answer as whoever patched the process wants it: so that greenlets run meanwhile."""
-    wait_for_input(connection._sock.fileno(), max(0.0, deadline - time.monotonic()))
-    connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
-
-
 def _send(connection: Any, commands: Sequence[_Command], deadline: float) -> None:
     """Send commands in few pieces: small ones go out together, large ones aren't copied once more."""
     packed: list[bytes] = []
@@ -148,9 +144,7 @@ def _send(connection: Any, commands: Sequence[_Command], deadline: float) -> Non
             packed, size = [], 0
 
 
-def _answer(connection: Any, deadline: float) -> Any:
-    if time.monotonic() > deadline:
-        raise exceptions.TimeoutError("the answers didn't come in time")
+def _answer(connection: Any) -> Any:
     try:
         return connection.read_response(disconnect_on_error=False)
     except exceptions.ResponseError as error:
