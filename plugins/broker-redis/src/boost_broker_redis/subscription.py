@@ -41,6 +41,7 @@ from boost_broker_redis.troubles import explain, has_left
 log = logging.getLogger("boost.broker.redis")
 
 _FETCH_ENDS_SECONDS: Final = 0.5
+_GOODBYE_SECONDS: Final = 1.0
 _FIRST_REFUSED_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 10.0
 """So long at most a worker leaves a queue alone that the server refuses, while it serves others."""
@@ -331,7 +332,7 @@ class RedisSubscription(SyncSubscription):
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give back what is unsettled, uncounted; a blocked ``fetch`` returns."""
+        """Give back what is unsettled, uncounted; a blocked ``fetch`` returns. Takes 2 s where the server hangs."""
         with self._closing:
             if self.closed:
                 return
@@ -342,11 +343,12 @@ class RedisSubscription(SyncSubscription):
             self._connections.cut()
             self._listener.cut()
             idle = self._fetching.acquire(timeout=_FETCH_ENDS_SECONDS)
+        seconds = min(self._home.timeout, _GOODBYE_SECONDS)
         try:
-            self._connections.run([Call("leave", [stem], (self._worker,)) for stem in self._stems.values()])
+            self._connections.run([Call("leave", [stem], (self._worker,)) for stem in self._stems.values()], seconds)
         except Broken as error:
-            text = "%s: what this worker held goes to others when its lease ends: %s"
-            log.warning(text, self._home.address.masked, self._explained(error.cause)[0])
+            text = "%s: what this worker held goes to others when its lease ends: the server %s"
+            log.warning(text, self._home.address.masked, explain(error.cause, seconds)[0])
         finally:
             self._connections.close()
             self._listener.close()
