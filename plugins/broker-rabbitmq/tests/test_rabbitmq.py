@@ -390,6 +390,19 @@ class TestDelays:
         assert other.clock.time() >= due
         assert delivery.deaths == 0
 
+    def test_what_comes_early_goes_on_by_itself(self, server, broker, queue, subscription, channel):
+        """Whether anything is fetched or not, and more of it is let through than is wanted."""
+        push(broker, queue, "first", delay=1.5)  # makes the next step's queue
+        assert bodies(take(subscription, 1, queue)) == ["first"]
+        assert subscription.fetch({queue: 1}, 0.01) == []
+        push(broker, queue, *range(400), delay=3.6)
+
+        until(lambda: channel.queue_declare(f"{queue}~delay~1", passive=True).message_count > 100)
+
+        listed = server.control("list_consumers", "queue_name", "prefetch_count").splitlines()
+        assert [int(line.split()[1]) for line in listed if line.startswith(queue)] > [50]
+        assert sorted(map(int, bodies(take(subscription, 400, queue)))) == list(range(400))
+
     def test_a_held_message_is_given_back_at_close(self, broker, queue, subscription):
         """Another worker waits for its time then."""
         push(broker, queue, "soon", delay=0.9)

@@ -109,13 +109,10 @@ class RabbitBroker(SyncBroker):
         name, until = server_name(queue), self._deadline()
         told = [answer for one in self._living() if (answer := one.depth(queue)) is not None]
         with self.sessions.lend(until) as session:
-            if told:  # what changes hands between two answers counts twice rather than not at all
-                ready = max(count for count, _ in told)
-            else:
-                ready = self.queues_there.count(session, name, until) or 0
+            counts = [count for count, _ in told] or [self.queues_there.count(session, name, until) or 0]
             delayed = self._ladder.count(session, name, until)
-        return Depth(
-            ready=ready + sum(here.ready for _, here in told),
+        return Depth(  # what changes hands between two answers counts twice rather than not at all
+            ready=max(counts) + sum(here.ready for _, here in told),
             delayed=delayed + sum(here.delayed for _, here in told),
             running=sum(here.running for _, here in told),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from boost_core.plugin.pushbuffer import PushBuffer
 from boost_broker_rabbitmq.ladder import STEPS
 from boost_broker_rabbitmq.line import Line, Receipt
 from boost_broker_rabbitmq.link import Link
+from boost_broker_rabbitmq.passage import Passage
 from boost_broker_rabbitmq.session import Answer
 from boost_broker_rabbitmq.stamp import Stamp
 from boost_broker_rabbitmq.waitlist import Waitlist
@@ -25,7 +27,8 @@ NACKS_FREE_FROM: Final = (4, 3)
 """The first version that doesn't count what is given back among the returns of a message."""
 
 REPOST_SECONDS: Final = 2.0
-RETRY_SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 2.0
+"""After how long messages are sent on again that couldn't be; as long as a queue of the ladder is young."""
 
 Repost = Callable[[Sequence[tuple[str, Stamp, bytes | memoryview]], float], Answer]
 """Publishes messages again by ``until`` (monotonic): each one's queue (as on the server), stamp and body."""
@@ -46,7 +49,9 @@ class Custody:
         self._repost = repost
         self._ordered = ordered
         self._waitlist = Waitlist()
-        self._burst: list[tuple[Line, Delivery, int]] = []  # the link's thread's own
+        self._passage = Passage(self._pass_on)
+        self._burst: list[tuple[Line, Delivery, int]] = []  # the link's thread's own, as are
+        self._passed: set[Line] = set()  # those that brought what is early
         self._repost_after = 0.0
 
     # --- the link's thread -----------------------------------------------------------------------------
@@ -55,20 +60,38 @@ class Custody:
         """Take note of a delivery; ``take_in`` follows."""
         self._burst.append((line, delivery, consumer))
 
+    def settle_down(self) -> None:
+        """Take in what arrived together, and let more through where that was early: nobody has work by it."""
+        self.take_in()
+        while self._passed:
+            line = self._passed.pop()
+            waiting = self._buffer.waiting(line.queue)
+            with self.lock:
+                grows = line.alive and line.window.open and line.window.lacks(waiting) > 0
+                line.window.renewing |= grows
+            if grows:
+                self._renew(line)
+
     def take_in(self) -> None:
         """Put what arrived together into the buffer; give back what came after its consumer was shut off."""
         if not self._burst:
             return
         burst, self._burst = self._burst, []
+        now = self._clock.time()
         fresh: list[Delivery] = []
+        early: list[Delivery] = []
         late: list[Delivery] = []
         with self.lock:
             for line, delivery, consumer in burst:
                 if line.alive:
-                    line.window.take(delivery.receipt.tag, consumer)
-                    (fresh if line.window.open else late).append(delivery)
+                    is_early = delivery.receipt.stamp.is_early(now)
+                    line.window.take(delivery.receipt.tag, consumer, is_early=is_early)
+                    (late if not line.window.open else early if is_early else fresh).append(delivery)
         if fresh:
             self._buffer.put(fresh)
+        if early:
+            self._let_wait(early, now)
+            self._passed.update(delivery.receipt.line for delivery in early)
         if late:
             self.give_back(late)
 
@@ -114,12 +137,10 @@ class Custody:
         early: list[Delivery] = []
         for delivery in taken:
             stamp = delivery.receipt.stamp
-            if stamp.due is None and stamp.expires is None:
-                good.append(delivery)
-            elif stamp.expires is not None and stamp.expires <= now:
+            if stamp.expires is not None and stamp.expires <= now:
                 expired.append(delivery)
             else:
-                (early if stamp.due is not None and stamp.due > now else good).append(delivery)
+                (early if stamp.is_early(now) else good).append(delivery)
         if expired:
             self.settle(expired, done=True)
         if early:
@@ -158,19 +179,30 @@ class Custody:
         return self._link.connection.version >= NACKS_FREE_FROM
 
     def _let_wait(self, early: Sequence[Delivery], now: float) -> None:
-        """Hold what is due soon; send the rest on by the delay ladder, and where that fails try again later."""
-        distant = [delivery for delivery in early if delivery.receipt.stamp.due - now >= STEPS[0]]
-        if distant and time.monotonic() >= self._repost_after:
-            sent = self._republish(distant)
-            self.settle(sent, done=True)
-            if len(sent) < len(distant):  # there is an alarm, or the ladder is young: hold them meanwhile
-                self._repost_after = time.monotonic() + RETRY_SECONDS
-            gone = set(map(id, sent))
-            early = [delivery for delivery in early if id(delivery) not in gone]
+        """Hold what is due soon; have the rest sent on by the delay ladder, unless that failed a short while ago."""
+        latest = now + STEPS[0] if time.monotonic() >= self._repost_after else math.inf
+        distant = [delivery for delivery in early if delivery.receipt.stamp.due >= latest]
+        if distant:
+            self._passage.add(distant)
+        self._hold([delivery for delivery in early if delivery.receipt.stamp.due < latest], now)
+
+    def _hold(self, early: Sequence[Delivery], now: float) -> None:
         with self.lock:
             for delivery in early:
                 if delivery.receipt.line.alive:
                     self._waitlist.add(min(delivery.receipt.stamp.due, now + RETRY_SECONDS), delivery)
+        if early:
+            self._buffer.wake()  # a blocked fetch must look when they are due
+
+    def _pass_on(self, distant: Sequence[Delivery]) -> None:
+        """Send messages on by the delay ladder; hold those for which that fails. The passage's thread."""
+        sent = self._republish([delivery for delivery in distant if delivery.receipt.line.alive])
+        self.settle(sent, done=True)
+        gone = set(map(id, sent))
+        left = [delivery for delivery in distant if id(delivery) not in gone]
+        if left:  # there is an alarm, or the ladder is young
+            self._repost_after = time.monotonic() + RETRY_SECONDS
+            self._hold(left, self._clock.time())
 
     # --- settling ------------------------------------------------------------------------------------
 
@@ -277,7 +309,7 @@ class Custody:
             self._stop([line])
             with self.lock:
                 back = self._waitlist.drop(queue)
-            self.give_back([*self._buffer.drop(queue=queue), *back])
+            self.give_back([*self._buffer.drop(queue=queue), *back])  # what is on its way up the ladder goes on
 
     def _trim(self, line: Line, keep: int) -> None:
         """Shut a line off that was sent too much; give back all but ``keep``."""
@@ -289,10 +321,11 @@ class Custody:
         """Shut everything off and give everything back, also what core holds."""
         self._stop(list(self.lines.values()))
         with self.lock:
-            back = self._waitlist.drop()
+            back = [*self._waitlist.drop(), *self._passage.drop()]
             for line in self.lines.values():
                 back.extend(line.taken.values())
                 line.taken.clear()
+        self._passage.wait(REPOST_SECONDS)  # what it sends would else come back as well
         self.give_back([*self._buffer.drop(), *back], seconds)
 
     def _stop(self, lines: Collection[Line]) -> None:
@@ -318,7 +351,7 @@ class Custody:
     def remove(self, queue: str) -> int:
         """End what core didn't take of a queue, as done; return how many messages that were."""
         with self.lock:
-            removed = self._waitlist.drop(queue)
+            removed = [*self._waitlist.drop(queue), *self._passage.drop(queue)]
         removed.extend(self._buffer.drop(queue=queue))
         self.settle(removed, done=True)
         return len(removed)
@@ -328,7 +361,7 @@ class Custody:
         self.take_in()
         waiting = self._buffer.waiting(line.queue)
         with self.lock:
-            early = self._waitlist.count(line.queue)
+            early = self._waitlist.count(line.queue) + self._passage.count(line.queue)
             running = max(0, len(line.window.held) - waiting - early)
         return Depth(ready=waiting, delayed=early, running=running)
 

@@ -3,6 +3,10 @@
 The server expires messages at the head of a queue only, so there is a queue for each step. A delay takes the longest
 step that fits; the worker that gets the message too early sends it on by the next one, and holds it itself for the last
 second (see ``custody``). So any delay is kept to the millisecond by few queues, however long it is.
+
+Between two steps a message passes its work queue, where ready ones stand behind it: workers send thousands on a second,
+beside their work. But what is held counts against a queue's credit: once that many are due within the second, or the
+next step's queue is young, those behind wait until the first of them leave.
 """
 
 from __future__ import annotations

@@ -62,6 +62,10 @@ class Stamp:
             returns=_count(headers.get(COUNTED)),
         )
 
+    def is_early(self, now: float) -> bool:
+        """Return whether the message's time hasn't come yet, and won't be over before."""
+        return self.due is not None and self.due > now and (self.expires is None or self.expires > now)
+
     def again(self) -> Stamp:
         """Return the stamp of the same message published again: what is known of its deaths goes with it."""
         return attrs.evolve(self, deaths=self.deaths + self.returns, returns=0)

@@ -87,7 +87,7 @@ class RabbitSubscription(SyncSubscription):
         link = Link(self._home.dial, self._home.timeout)
         ordered = frozenset(name for name, spec in self._specs.items() if spec.ordered)
         custody = Custody(link, buffer, self._home.clock, self._home.repost, ordered)
-        link.open(custody.take_in, lambda error: self._died(custody, buffer, error))
+        link.open(custody.settle_down, lambda error: self._died(custody, buffer, error))
         self._buffer, self._custody, self._link = buffer, custody, link
 
     def _open(self, queue: str) -> Line | None:
@@ -229,7 +229,7 @@ class RabbitSubscription(SyncSubscription):
     # --- what the broker asks -------------------------------------------------------------------------
 
     def depth(self, queue: str) -> tuple[int, Depth] | None:
-        """Return how many the server has ready of a queue, and what is here; None where this subscription can't tell."""
+        """Return how many the server has ready of a queue, and what is here; None where that can't be told."""
         custody, link = self._custody, self._link
         line = custody.lines.get(queue)
         if line is None or self.closed:

@@ -11,6 +11,12 @@ SWIFT_SECONDS: Final = 0.5
 
 GENEROUS: Final = 4
 SPARE: Final = 16
+PASSING: Final = 100
+"""How many more may be sent at most where messages come before their time: those only pass through.
+
+Where ready ones come instead that is too many, and what isn't wanted of them is given back.
+"""
+
 MOST: Final = 65535  # prefetch counts have 16 bits
 
 
@@ -20,8 +26,8 @@ class Window:
 
     ``open`` says whether anything is wanted at all, ``wanted`` what the last fetch asked for less what it got, and
     ``renewing`` that a new consumer is on its way. ``consumer`` numbers them, 0 is none. ``sent`` counts what the
-    present one was sent and isn't settled; ``held`` are all that the server counts as ours, of consumers before as
-    well. ``pace`` is how long a message is held, on average.
+    present one was sent and isn't settled, ``early`` what came before its time of all that it was sent; ``held`` are
+    all that the server counts as ours, of consumers before as well. ``pace`` is how long a message is held, on average.
     """
 
     credit: int
@@ -31,6 +37,7 @@ class Window:
     consumer: int = 0
     size: int = 0
     sent: int = 0
+    early: int = 0
     held: dict[int, int] = attrs.Factory(dict)
     """Delivery tag -> consumer, in the order of their delivery."""
     pace: float | None = None
@@ -69,11 +76,11 @@ class Window:
         Those count for the consumers before. Once they are settled their places would be missing, so they are
         added where jobs are swift; where jobs are slow, that would keep messages from other workers.
         """
-        size = self.wanted - waiting
+        size = self.wanted - waiting + min(2 * self.early, PASSING)
         if self.pace is not None and self.pace < SWIFT_SECONDS:
             size += busy
         self.size = max(1, min(size, self.credit - len(self.held), MOST))
-        self.sent = 0
+        self.sent = self.early = 0
         self.renewing = False
         self._consumers += 1
         self.consumer = self._consumers
@@ -84,11 +91,12 @@ class Window:
         closed, self.consumer = self.consumer, 0
         return closed
 
-    def take(self, tag: int, consumer: int) -> None:
+    def take(self, tag: int, consumer: int, *, is_early: bool) -> None:
         """Count a message that arrived."""
         self.held[tag] = consumer
         if consumer == self.consumer:
             self.sent += 1
+            self.early += is_early
 
     def settle(self, tags: set[int]) -> tuple[int, list[int]]:
         """Count messages that are settled; return up to which tag all are, 0 for none, and those above it."""
