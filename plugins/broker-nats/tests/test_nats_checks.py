@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from boost_broker_nats.checks import check
 from boost_broker_nats.plugin import boost_checks
 from boost_core.plugin import Examined, Level
-from nats_stage import barred, push, raw
+from nats_stage import barred, push, raw, subscribe
 
 
 class Plan:
@@ -35,9 +36,10 @@ def test_doctor_tells_what_a_stream_survives(server, broker, queue):
     assert [each.run for each in boost_checks()] == ["boost_broker_nats.checks:check"]
 
 
-def test_doctor_finds_streams_that_lose_messages(server, broker, queue):
-    """Kept in memory, or with a limit: dangers, each with its remedy."""
-    token = queue.replace(".", "+")
+@pytest.mark.parametrize("of", ["{}", "{}.dead"])
+def test_doctor_finds_streams_that_are_unfit(server, broker, queue, of):
+    """Of a queue and of its dead letters: all that a worker would refuse, as a danger with its remedy; none is made."""
+    name, token = of.format(queue), of.format(queue).replace(".", "+")
 
     async def make(client):
         await client.jetstream().add_stream(
@@ -48,13 +50,33 @@ def test_doctor_finds_streams_that_lose_messages(server, broker, queue):
 
     dangers = [finding for finding in examined(broker, queue) if finding.level is Level.DANGER]
 
-    assert [(finding.text, finding.remedy) for finding in dangers] == [
-        (
-            f"stream boost_{token} is kept in memory: a restart of the server loses its messages",
-            "Delete it while it is empty: it is made anew, on disk.",
-        ),
-        (f"stream boost_{token} has a max_msgs: messages will be dropped", "Take its max_msgs away."),
+    subjects = f"['boost.{token}.job', 'boost.{token}.later.*']"
+    assert [finding.text for finding in dangers] == [
+        f"stream 'boost_{token}' has retention='limits'; queue '{name}' needs 'workqueue'",
+        f"stream 'boost_{token}' has storage='memory'; queue '{name}' needs 'file'",
+        f"stream 'boost_{token}' has subjects=['boost.{token}.job']; queue '{name}' needs {subjects}",
+        f"stream 'boost_{token}' has a max_msgs: messages of queue '{name}' would be dropped",
     ]
+    assert dangers[0].remedy == "Delete the stream while it is empty, since it is made anew; or rename the queue."
+    assert dangers[-1].remedy == "Take the stream's max_msgs away."
+    assert [each for each in broker.queues() if queue in each] == []
+
+
+def test_a_lease_that_is_longer_than_ours(server, build, queue, caplog):
+    """Its worker may be gone: the next one and the doctor say what it means for the take-over, and what to do."""
+    stream = "boost_" + queue.replace(".", "+")
+    push(build(server.url), queue, "job")
+    subscribe(build(server.url, lease="1m"), queue).close()
+    broker = build(server.url, lease="2s")
+
+    subscribe(broker, queue)
+    warning = next(finding for finding in examined(broker, queue) if "lease" in finding.text)
+
+    was = f"stream '{stream}': a worker with lease=60 s was there"
+    assert warning.level is Level.WARNING
+    assert warning.text == f"{was}: what a dead one leaves is taken over after that, not 2 s"
+    assert warning.remedy.endswith(f"once they have it: nats consumer edit {stream} workers --wait 2s")
+    assert caplog.messages == [f"{warning.text}\n  {warning.remedy}"]
 
 
 def test_doctor_finds_missing_permissions(launch, build, queue):

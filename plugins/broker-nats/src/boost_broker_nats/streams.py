@@ -8,8 +8,8 @@ slow the others down.
 from __future__ import annotations
 
 import datetime
+import logging
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -17,8 +17,11 @@ from boost_core.plugin import BrokerUnavailable
 from nats.js.errors import APIError, NotFoundError
 
 from boost_broker_nats.connection import Connection
+from boost_broker_nats.fitness import slow, unfit
 from boost_broker_nats.place import CONSUMER, Place
 from boost_broker_nats.plugin import NatsOptions
+
+log = logging.getLogger("boost.broker.nats")
 
 DUPLICATE_SECONDS: Final = 120
 """How long a stream knows the ids of what was published, so that a repeat is stored once."""
@@ -44,7 +47,7 @@ class Streams:
 
         Raises ``BrokerUnavailable`` where a stream of that name is unfit.
         """
-        wanted = self._wanted(queue)
+        wanted = self.wanted(queue)
         sent = time.time()
         try:
             told = await self.connection.api(f"STREAM.CREATE.{wanted['name']}", **wanted)
@@ -58,15 +61,8 @@ class Streams:
         """Give an existing stream what it lacks and can be given; whatever else its owner set stays."""
         told = await self.info(Place.of(queue))
         config = told["config"]
-        for name in ("retention", "storage", "subjects"):
-            if config[name] != wanted[name]:
-                problem = (
-                    f"stream {config['name']!r} has {name}={config[name]!r}; queue {queue!r} needs {wanted[name]!r}"
-                )
-                raise BrokerUnavailable(self.connection.name, problem, "Delete the stream, or rename the queue.")
-        if limit := dropping_limit(config):
-            problem = f"stream {config['name']!r} has a {limit}: messages of queue {queue!r} would be dropped"
-            raise BrokerUnavailable(self.connection.name, problem, f"Take the stream's {limit} away.")
+        if fault := next(unfit(queue, config, wanted), None):
+            raise BrokerUnavailable(self.connection.name, fault.problem, fault.fix)
         lacks = [name for name in ("allow_msg_ttl", "allow_msg_schedules") if name in wanted and not config.get(name)]
         if not lacks:
             return told
@@ -76,7 +72,8 @@ class Streams:
         except APIError as error:
             raise self.refused(f"{' and '.join(lacks)} for stream {config['name']!r}", error) from error
 
-    def _wanted(self, queue: str) -> dict[str, Any]:
+    def wanted(self, queue: str) -> dict[str, Any]:
+        """Return how a queue's stream is made."""
         place = Place.of(queue)
         config = {
             "name": place.stream,
@@ -124,6 +121,8 @@ class Streams:
         lease = int(self.options.lease * _NANOSECONDS)
         there = await self.consumer(place)
         if there is not None and there["config"]["ack_wait"] >= lease:
+            if fault := slow(place.stream, there["config"], self.options.lease):
+                log.warning("%s\n  %s", fault.problem, fault.fix)
             return str(there["created"])  # workers share it: the most patient one decides
         config = {
             "name": CONSUMER,
@@ -142,14 +141,6 @@ class Streams:
         except APIError as error:
             raise self.refused(f"a consumer of queue {queue!r}", error) from error
         return str(told["created"])
-
-
-def dropping_limit(config: Mapping[str, Any]) -> str | None:
-    """Return which of a stream's limits makes it drop messages, if one does."""
-    limits = (
-        ("max_age",) if config["discard"] == "new" else ("max_age", "max_msgs", "max_bytes", "max_msgs_per_subject")
-    )
-    return next((limit for limit in limits if config.get(limit, -1) > 0), None)
 
 
 def ahead(told: str | None, before: float, after: float) -> float:
