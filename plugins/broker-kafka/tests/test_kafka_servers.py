@@ -232,6 +232,8 @@ class TestServersGoAway:
         until(lambda: len(stored) > 30)
         server.kill()
         until(lambda: broken(subscription, queue, held))
+        with pytest.raises(ConnectionLost, match="no server answers: .*Connection refused"):
+            subscription.ack(held)
         server.start()
         until(lambda: connected(subscription))
         ran = set(map(int, bodies(held)))
@@ -244,6 +246,48 @@ class TestServersGoAway:
 
         assert ran == set(range(300))
         until(lambda: broker.depth(queue) == Depth())
+        stage.close()
+
+    def test_hang(self, launch, queue):
+        """While a server hangs no ack is taken that might be lost, and nothing is handed out; then all goes on."""
+        server = launch()
+        stage = Stage(server.url)
+        gone = []
+        broker = stage.broker(timeout=2 * PATIENCE)
+        subscription = stage.subscribe(broker, queue, lost=gone.extend)
+        push(broker, queue, *range(16))
+        held = take(subscription, queue, 8)
+
+        server.pause()
+        assert subscription.ack(held[:1]) == []
+        until(lambda: broken(subscription, queue, held))
+        with pytest.raises(ConnectionLost, match="no server answers: no answer"):
+            subscription.ack(held[1:])
+        server.resume()
+        until(lambda: connected(subscription))
+        held += take(subscription, queue, 16 - len(held))
+
+        assert sorted(map(int, bodies(held))) == list(range(16))
+        assert (subscription.ack(held[1:]), gone) == ([], [])
+        until(lambda: broker.depth(queue) == Depth())
+        stage.close()
+
+    def test_end_while_a_server_hangs(self, launch, queue, caplog):
+        """A subscription that can't commit any more says, when it is closed, how many messages run again."""
+        server = launch()
+        stage = Stage(server.url)
+        broker = stage.broker(timeout=2 * PATIENCE)
+        subscription = stage.subscribe(broker, queue)
+        push(broker, queue, *range(16))
+        held = take(subscription, queue, 16)
+
+        server.pause()
+        assert subscription.ack(held[:8]) == []
+        subscription.close()
+        said = [record.getMessage() for record in caplog.records]
+        server.resume()
+
+        assert "up to 8 acknowledged messages run again, not being committed: Local: Timed out" in said
         stage.close()
 
     def test_outage_longer_than_the_session(self, launch, queue):

@@ -19,7 +19,7 @@ log = logging.getLogger("boost.broker.kafka")
 TRIM_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 1.0
 LOG_SECONDS: Final = 5.0
-_LAST_SECONDS: Final = 1.0
+_LAST_SECONDS: Final = 0.5
 
 _Asked = Mapping[TopicPartition, "Future[Any]"]
 

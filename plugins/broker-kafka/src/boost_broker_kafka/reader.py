@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from boost_core.plugin import ConnectionLost, Delivery, QueueGone
@@ -17,6 +17,7 @@ from boost_broker_kafka.cluster import NOT_YET, Partition
 from boost_broker_kafka.commits import STALE
 from boost_broker_kafka.config import consumer_config, heartbeat
 from boost_broker_kafka.errands import Errands
+from boost_broker_kafka.farewell import GOODBYE_SECONDS, leave
 from boost_broker_kafka.holdings import Share
 from boost_broker_kafka.housekeeping import Housekeeping, low_mark
 from boost_broker_kafka.ladder import RUNGS, Rung
@@ -30,8 +31,8 @@ IDLE_TICK, BUSY_TICK = 0.1, 0.02
 """How long acks and other threads may wait for the consumer: it can't be woken."""
 
 AT_ONCE: Final = 500
-_LAST_REPORTS: Final = 1.0
-_LEAVE_SECONDS: Final = 1.0
+_LAST_REPORTS: Final = 0.5
+_LAST_COMMIT: Final = 1.0
 _NOT_YET_SECONDS: Final = 0.1
 _HANDOVER_TICK: Final = 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
@@ -47,7 +48,7 @@ class Reader:
         self._queues = {topic_of(queue): queue for queue in queues}
         self._delays = {delay_topic(queue): queue for queue in queues}
         self._trouble = Trouble(parts.options)
-        self._told_down = False
+        self._given_up = False
         self._housekeeping = Housekeeping(parts.cluster, parts.holdings, parts.options, self._read_anew)
         self._stop = Event()
         self._broke = False
@@ -74,11 +75,16 @@ class Reader:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End: commit what is done, and leave the group."""
+        """End: commit what is done, and leave the group; a goodbye that no server answers is left to itself."""
+        started = time.monotonic()
         self._stop.set()
         with self._holdings.settled:
             self._holdings.settled.notify_all()
-        self._thread.join(timeout)
+        while self._thread.is_alive():
+            hopeless = self.silent or self._given_up
+            if time.monotonic() - started > (GOODBYE_SECONDS if hopeless else timeout):
+                return
+            self._thread.join(_HANDOVER_TICK)
 
     def broken(self, timeout: float) -> bool:
         """Return whether it ended by itself, after it let go of everything."""
@@ -86,6 +92,15 @@ class Reader:
             return False
         self._thread.join(timeout)
         return True
+
+    @property
+    def silent(self) -> bool:
+        """Whether no server answers, as far as is known: what is acknowledged now might be run again."""
+        return self._trouble.down or self._parts.commits.silent
+
+    def unavailable(self) -> ConnectionLost:
+        """Return the error for servers that don't answer."""
+        return ConnectionLost(self._parts.name, f"no server answers: {self._trouble.reason()}")
 
     @property
     def stood_still(self) -> bool:
@@ -99,7 +114,6 @@ class Reader:
     def heard_back(self) -> None:
         """Note that the servers answer again: a later outage is news."""
         self._trouble.over()
-        self._told_down = False
 
     # --- the thread --------------------------------------------------------------------------------
 
@@ -132,9 +146,8 @@ class Reader:
         self._parts.commits.tick()
         self._housekeeping.tick(self.consumer)
         self._look_for_missing()
-        if self._trouble.down and not self._told_down:
-            self._told_down = True
-            self._fail(ConnectionLost(self._parts.name, f"no server answers: {self._trouble.reason()}"))
+        if self.silent:  # whoever waits for messages is to hear of it
+            self._holdings.buffer.wake()
 
     def _live(self) -> None:
         """Look whether everything is still ours, after a standstill, and then do what other threads wait for."""
@@ -266,7 +279,7 @@ class Reader:
         self._parts.mover.drop(shares)
         self._holdings.unread(shares)
         self._await(shares, self._options.handover)
-        self._finish(shares)
+        self._finish(shares, lambda: self._parts.commits.write([share.partition for share in shares]))
         consumer.incremental_unassign(partitions)
 
     def _lose(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -293,14 +306,14 @@ class Reader:
             with settled:
                 settled.wait(_HANDOVER_TICK)
 
-    def _finish(self, shares: Sequence[Share]) -> None:
+    def _finish(self, shares: Sequence[Share], commit: Callable[[], KafkaError | None]) -> None:
         """Commit and give up, with no ack in between."""
-        partitions = [share.partition for share in shares]
         with self._holdings.settled:
-            error = self._parts.commits.write(partitions) if partitions else None
+            error = commit()
+            unsure = self._parts.commits.unsure
             gone = self._holdings.give_up(shares)
         if error is not None:
-            log.warning("what was done of %d partitions last is done again: %s", len(shares), error.str())
+            log.warning("up to %d acknowledged messages run again, not being committed: %s", unsure, error.str())
         self._report(gone)
 
     def _report(self, gone: Sequence[Delivery]) -> None:
@@ -358,18 +371,10 @@ class Reader:
             log.warning("leaving broker %s: %s", self._parts.name, _shown(error))
         finally:
             self.errands.end()
-            self._depart()
+            if not self._given_up:
+                leave(self.consumer)
+            self._given_up = True  # no answer is worth waiting for any more
             self.consumer.close()
-
-    def _depart(self) -> None:
-        """Leave the group, or the others wait for our session to end: closing alone leaves a named member in it."""
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        try:
-            self.consumer.unsubscribe()
-            while self.consumer.memberid() and time.monotonic() < deadline:
-                self.consumer.poll(BUSY_TICK)
-        except KafkaException as error:
-            log.debug("the group hears of the end when the session ends: %s", error)
 
     def _wind_up(self) -> None:
         shares = list(self._holdings.shares.values())
@@ -378,8 +383,14 @@ class Reader:
         deadline = time.monotonic() + _LAST_REPORTS
         while self._parts.mover.busy and time.monotonic() < deadline:
             self._parts.mover.step()
-        self._finish(shares)
-        self._housekeeping.finish(shares)
+        self._finish(shares, self._commit_last)
+        if not self._given_up:
+            self._housekeeping.finish(shares)
+
+    def _commit_last(self) -> KafkaError | None:
+        error = self._parts.commits.flush(0.0 if self.silent else _LAST_COMMIT)
+        self._given_up = self.silent or (error is not None and error.code() == KafkaError._TIMED_OUT)
+        return error
 
 
 def _shown(error: Exception) -> str:

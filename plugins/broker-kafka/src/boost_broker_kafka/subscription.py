@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from boost_core.plugin import Closed, Delivery, QueueGone, SyncSubscription
-from boost_core.plugin.native import Lock
+from boost_core.plugin.native import Lock, sleep
 from confluent_kafka import Consumer
 
 from boost_broker_kafka.cluster import Partition
 from boost_broker_kafka.parts import Parts
 from boost_broker_kafka.reader import Reader
+
+_LOOK: Final = 0.02
 
 
 class KafkaSubscription(SyncSubscription):
@@ -32,6 +36,8 @@ class KafkaSubscription(SyncSubscription):
         """Take what was read. Raises ``QueueGone``, ``ConnectionLost``, and ``Closed`` after ``close``."""
         if self.closed:
             raise Closed(f"a subscription of broker {self._parts.name!r}")
+        if self._reader.silent:
+            raise self._reader.unavailable()
         for queue in want:
             if queue not in self._queues:
                 raise QueueGone(self._parts.name, queue)
@@ -54,9 +60,14 @@ class KafkaSubscription(SyncSubscription):
     # --- settling ----------------------------------------------------------------------------------
 
     def ack(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Note deliveries as done; their offsets are committed within 100 ms."""
+        """Note deliveries as done; their offsets are committed within 100 ms.
+
+        Raises ``ConnectionLost`` while no server answers: what couldn't be committed would be run again unannounced.
+        """
         if self._reader.stood_still:  # then it looks first whether they are ours
             self._reader.errands.ask(_nothing, self._parts.options.timeout)
+        if self._reader.silent or self._reader.stood_still:
+            raise self._reader.unavailable()
         fenced = self._holdings.done(deliveries)
         self._parts.commits.acked(len(deliveries) - len(fenced))
         return fenced
@@ -73,7 +84,7 @@ class KafkaSubscription(SyncSubscription):
 
     def write(self) -> None:
         """Commit everything that is done."""
-        if not self.closed:
+        if not self.closed and not self._reader.silent:
             self._reader.errands.ask(self._parts.commits.write, self._parts.options.timeout)
 
     def purged(self, starts: Mapping[Partition, int]) -> None:
@@ -87,13 +98,19 @@ class KafkaSubscription(SyncSubscription):
 
     def reconnect(self) -> None:
         """Return once a server answers; with a new consumer where the old one broke. Raises ``BrokerUnavailable``."""
-        self._parts.cluster.probe(self._parts.options.timeout)
+        timeout = self._parts.options.timeout
+        deadline = time.monotonic() + timeout
+        self._parts.cluster.probe(timeout)
         with self._closing:
-            if not self.closed and self._reader.broken(self._parts.options.timeout):
+            if not self.closed and self._reader.broken(timeout):
                 self._reader = Reader(self._parts, self._queues)
                 self._reader.start()
         self._set_shut(frozenset())
         self._reader.heard_back()
+        while self._reader.silent:
+            if time.monotonic() > deadline:
+                raise self._reader.unavailable()
+            sleep(_LOOK)
 
     def close(self) -> None:
         """Commit, and leave the group; what is unsettled is run again by who gets its partition."""
