@@ -96,6 +96,7 @@ class TestConnections:
         with pytest.raises(ConnectionLost):
             subscription.fetch({queue: 1}, 0.0)
         assert proxy.writes > before
+        subscription.reconnect()
 
         proxy.hang()
         lost = Background(subscription.fetch, {queue: 5, f"{queue}b": 5}, 0.0)

@@ -274,6 +274,89 @@ class TestOutage:
             each.close()
 
 
+class TestChangedServer:
+    """A server that comes back as another one."""
+
+    @pytest.fixture
+    def changed(self, name, launch, queue):
+        """A broker, its subscription, and its server, which has come back without its log."""
+        server = launch()
+        broker = build_broker(name, server.url)
+        subscription = subscribe(broker, queue)
+        push(broker, queue, "x")
+        server.kill()
+        server.settings = {"appendonly": "no"}
+        server.start()
+        yield broker, subscription, server
+        subscription.close()
+        broker.close()
+
+    def test_workers_and_publishers_refuse_what_forgets(self, changed, queue, caplog):
+        """Nothing is sent to it: publishing says why and stores nothing, a worker dials again and says so once."""
+        broker, subscription, server = changed
+
+        with pytest.raises(PublishError, match=r"keeps messages in memory only \(appendonly no\)") as caught:
+            push(broker, queue, "y")
+        assert (list(caught.value.failed), list(caught.value.unsure)) == ([0], [])
+        for _ in range(2):
+            with pytest.raises(ConnectionLost, match=r"keeps messages in memory only \(appendonly no\)"):
+                subscription.reconnect()
+        with client(server.url) as asking:
+            assert asking.keys() == []
+        assert [record.levelname for record in caplog.records if "appendonly no" in record.message] == ["WARNING"]
+
+    def test_they_go_on_once_it_is_mended(self, changed, queue):
+        """After another restart with its log both go on by themselves."""
+        broker, subscription, server = changed
+        with pytest.raises(ConnectionLost):
+            subscription.reconnect()
+        with pytest.raises(PublishError):
+            push(broker, queue, "y")
+
+        server.kill()
+        server.settings = {}
+        server.start()
+
+        again(subscription)
+        push_surely(broker, [Frame("z", queue, b"z")])
+        assert "z" in bodies(got := fetch(subscription, queue))
+        assert subscription.ack(got) == []
+
+    def test_what_was_accepted_at_opening_is_accepted_again(self, name, launch, queue):
+        """With durability="none" a server that forgets is dialled again like any other."""
+        server = launch(settings={"appendonly": "no"})
+        broker = build_broker(name, server.url, durability="none")
+        subscription = subscribe(broker, queue)
+        push(broker, queue, "x")
+        server.kill()
+        server.start()
+
+        again(subscription)
+        push_surely(broker, [Frame("z", queue, b"z")])
+        assert "z" in bodies(fetch(subscription, queue))
+        subscription.close()
+        broker.close()
+
+    def test_it_is_looked_at_once(self, broker, proxy, queue):
+        """Only what is dialled after a loss costs the look: a round trip, and none for the connections after it."""
+        proxy.target = int(broker.options.url.reveal().rpartition(":")[2].partition("/")[0])
+        through = build_broker(broker.spec.name, f"redis://127.0.0.1:{proxy.port}/0")
+        push(through, queue, 1)
+        before = proxy.round_trips
+        push(through, queue, 2)
+        assert proxy.round_trips == before + 1
+        proxy.cut()
+        until(lambda: proxy.connections == 0)
+
+        before = proxy.round_trips
+        push(through, queue, 3)
+        assert proxy.round_trips == before + 2
+        push(through, queue, 4)
+        assert proxy.round_trips == before + 3
+        assert bodies(broker.peek(queue, 9)) == ["1", "2", "3", "4"]
+        through.close()
+
+
 def broker_depth(server, broker, queue):
     """Return how many messages a queue has, by a connection of its own."""
     with client(server.url) as asking:

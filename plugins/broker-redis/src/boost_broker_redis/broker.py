@@ -30,7 +30,7 @@ from boost_broker_redis.record import body_of, bounded, id_of, milliseconds, pri
 from boost_broker_redis.script import Call
 from boost_broker_redis.server import PROBE, Server
 from boost_broker_redis.subscription import Home, RedisSubscription
-from boost_broker_redis.troubles import explain
+from boost_broker_redis.troubles import Unfit, explain
 
 log = logging.getLogger("boost.broker.redis")
 
@@ -53,7 +53,7 @@ class RedisBroker(SyncBroker):
     def __init__(self, options: RedisOptions) -> None:
         super().__init__(options)
         self.address = Address(options.url.reveal() if options.url else None)
-        self._connections = Connections(self.address, self.LAYOUT, options.timeout)
+        self._connections = Connections(self.address, self.LAYOUT, options.timeout, self._look_at)
         self._window = milliseconds(options.duplicate_window)
         self._subscriptions: list[RedisSubscription] = []
         self._open = False
@@ -69,12 +69,11 @@ class RedisBroker(SyncBroker):
         if self._open:
             return
         server = self.probe()
-        findings = list(server.unusable(self.spec.name))
-        if self.options.durability != "none":
-            findings += server.forgetful()
-        for finding in findings:
+        try:
+            server.insist(self.spec.name, self.options.durability)
+        except Unfit as error:
             self._connections.close()
-            raise BrokerUnavailable(self.spec.name, f"the server at {self.where()} {finding.text}", finding.remedy)
+            raise self._unavailable(error) from error
         for finding in server.doubtful():
             log.warning("the server at %s %s. %s", self.where(), finding.text, finding.remedy)
         self._open = True
@@ -86,6 +85,9 @@ class RedisBroker(SyncBroker):
             return Server.of(replies)
         except exceptions.RedisError as error:
             raise self._unavailable(error) from error
+
+    def _look_at(self, replies: Sequence[Any]) -> None:
+        Server.of(replies).insist(self.spec.name, self.options.durability)
 
     def close(self) -> None:
         """Disconnect; idempotent."""
@@ -203,6 +205,7 @@ class RedisBroker(SyncBroker):
             layout=self.LAYOUT,
             stem=self.stem,
             misfits=self.misfits,
+            look_at=self._look_at,
             close_idle=self._connections.close_idle,
             lease=self.options.lease,
             timeout=self.options.timeout,

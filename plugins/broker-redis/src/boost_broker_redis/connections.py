@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from redis import exceptions
 
 from boost_broker_redis.address import Address, Broken, set_deadline
 from boost_broker_redis.script import Call, script_of
+from boost_broker_redis.server import PROBE
 
 IDLE_SECONDS: Final = 10.0
 """A connection that nobody used for so long is closed, by whoever puts another one back or keeps a worker alive."""
@@ -28,11 +29,24 @@ _Command = Sequence[Any]
 class Connections:
     """Connections to one address. Any thread; those that are put back are taken first by the next.
 
+    Once one was lost or closed, what is dialled next may be a server that has changed: so it is asked about itself.
+    ``look_at`` gets the answers to ``PROBE``, and raises an error of the client where nothing may be sent there.
+
     ``native`` ones are used by native threads only. Others let greenlets go on while they wait, where there are any.
     """
 
-    def __init__(self, address: Address, layout: str, timeout: float, *, native: bool = False) -> None:
+    def __init__(
+        self,
+        address: Address,
+        layout: str,
+        timeout: float,
+        look_at: Callable[[Sequence[Any]], None],
+        *,
+        native: bool = False,
+    ) -> None:
         self.address = address
+        self._look_at = look_at
+        self._ended = self._looked_at = 0  # how many connections have ended, and had when the server was looked at
         self._native = native
         self._layout = layout
         self._timeout = timeout
@@ -43,9 +57,13 @@ class Connections:
 
     def call(self, commands: Sequence[_Command], timeout: float | None = None) -> list[Any]:
         """Send commands in one piece and return their answers, errors of single ones among them. Raises ``Broken``."""
-        seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + seconds
-        connection = self._take(seconds)
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        connection = self._take(deadline)
+        replies = self._asked(connection, commands, deadline)
+        self._put_back(connection)
+        return replies
+
+    def _asked(self, connection: Any, commands: Sequence[_Command], deadline: float) -> list[Any]:
         replies: list[Any] = []
         self._busy.add(connection)
         try:
@@ -56,11 +74,10 @@ class Connections:
                 wait_for_input(connection._sock.fileno(), max(0.0, deadline - time.monotonic()))
             replies.extend(_answer(connection) for _ in commands)  # keeps those before one that fails
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
-            connection.disconnect()
+            self._end(connection)
             raise Broken(error, replies, sent=True) from error
         finally:
             self._busy.discard(connection)
-        self._put_back(connection)
         return replies
 
     def run(self, calls: Sequence[Call], timeout: float | None = None) -> list[Any]:
@@ -79,7 +96,13 @@ class Connections:
 
     # --- life ------------------------------------------------------------------------------------
 
-    def _take(self, seconds: float) -> Any:
+    def redial(self) -> None:
+        """Close those that nobody uses, and dial one. Raises ``Broken``, also where ``look_at`` raises."""
+        self.close()
+        self._ended += 1
+        self._put_back(self._take(time.monotonic() + self._timeout))
+
+    def _take(self, deadline: float) -> Any:
         while self._idle:
             try:
                 connection = self._idle.pop()[1]
@@ -87,8 +110,26 @@ class Connections:
                 break
             if not _is_readable(connection):
                 return connection
-            connection.disconnect()  # nothing is awaited, so the server has closed it meanwhile
-        return self.address.dial(seconds)
+            self._end(connection)  # nothing is awaited, so the server has closed it meanwhile
+        ended = self._ended
+        connection = self.address.dial(max(0.001, deadline - time.monotonic()))
+        if ended != self._looked_at:
+            self._prove(connection, deadline)
+            self._looked_at = ended
+        return connection
+
+    def _prove(self, connection: Any, deadline: float) -> None:
+        try:
+            self._look_at(self._asked(connection, PROBE, deadline))
+        except Broken as error:
+            raise Broken(error.cause) from error  # nothing of what is to be done was sent
+        except exceptions.RedisError as error:
+            self._end(connection)
+            raise Broken(error) from error
+
+    def _end(self, connection: Any) -> None:
+        self._ended += 1
+        connection.disconnect()
 
     def _put_back(self, connection: Any) -> None:
         self._idle.append((time.monotonic(), connection))
@@ -99,12 +140,12 @@ class Connections:
         oldest = time.monotonic() - IDLE_SECONDS
         with suppress(IndexError):  # others take them meanwhile
             while self._idle[0][0] < oldest:
-                self._idle.pop(0)[1].disconnect()
+                self._end(self._idle.pop(0)[1])
 
     def close(self) -> None:
         """Close all that nobody uses."""
         while self._idle:
-            self._idle.pop()[1].disconnect()
+            self._end(self._idle.pop()[1])
 
     def cut(self) -> None:
         """Cut also those in use: their calls end at once."""

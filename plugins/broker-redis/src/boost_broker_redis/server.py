@@ -11,6 +11,8 @@ import attrs
 from boost_core.plugin import Finding, Level
 from redis import exceptions
 
+from boost_broker_redis.troubles import Unfit
+
 OLDEST: Final = {"redis": (6, 2), "redis-stream": (7, 0)}
 """What each broker needs: since 6.2 sorted sets tell many scores at once, since 7.0 streams forget what is deleted."""
 
@@ -77,6 +79,14 @@ class Server:
                 name for name, reply in (("INFO", info), ("CONFIG", config)) if isinstance(reply, Exception)
             ),
         )
+
+    def insist(self, broker: str, durability: str) -> None:
+        """Raise ``Unfit`` where the broker can't work on it, or where it may lose messages and that isn't accepted."""
+        for finding in self.unusable(broker):
+            raise Unfit(finding)
+        if durability != "none":
+            for finding in self.forgetful():
+                raise Unfit(finding)
 
     def unusable(self, broker: str) -> Iterator[Finding]:
         """Yield why the broker can't work on it, whatever may be lost."""

@@ -36,7 +36,7 @@ from boost_broker_redis.listener import Listener
 from boost_broker_redis.plugin import LOOK_SECONDS
 from boost_broker_redis.record import MOST_AT_ONCE, asks, body_of, bounded, milliseconds, pack, priority_of
 from boost_broker_redis.script import Call
-from boost_broker_redis.troubles import explain, has_left
+from boost_broker_redis.troubles import Unfit, explain, has_left
 
 log = logging.getLogger("boost.broker.redis")
 
@@ -51,7 +51,8 @@ REFUSED_SECONDS: Final = 10.0
 class Home:
     """What a broker shares with its subscriptions.
 
-    ``misfits`` says which frames can't be stored, and why; ``close_idle`` closes the broker's idle connections.
+    ``misfits`` says which frames can't be stored, and why; ``look_at`` looks at a server dialled again, and
+    ``close_idle`` closes the broker's idle connections.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Home:
     layout: str
     stem: Callable[[str], str]
     misfits: Callable[[Sequence[Frame]], Mapping[int, str]]
+    look_at: Callable[[Sequence[Any]], None]
     close_idle: Callable[[], None]
     lease: float
     timeout: float
@@ -81,14 +83,14 @@ class RedisSubscription(SyncSubscription):
         self._worker = f"{os.uname().nodename}.{os.getpid()}.{new_id()[:12]}:{self._lease}"  # for others go by it
         self._pause = min(LOOK_SECONDS, home.lease / 4)
         self._claim = 0  # the number of the last one
-        self._connections = Connections(home.address, home.layout, home.timeout, native=True)
+        self._connections = Connections(home.address, home.layout, home.timeout, home.look_at, native=True)
         self._listener = Listener(home.address, channel(self._worker), home.timeout)
         self._fetching = Lock()
         self._closing = Lock()
         self._next_sweep = 0.0
         self._left_alone: dict[str, tuple[float, float]] = {}  # until when, and for how long
         self._back: float | None = None  # since when there is a connection, if it was lost before
-        self._woken = self._unsure = self.closed = False
+        self._woken = self._unsure = self._refused = self.closed = False
         try:
             self._listener.open()
         except Broken as error:
@@ -303,11 +305,16 @@ class RedisSubscription(SyncSubscription):
 
     def reconnect(self) -> None:
         """Dial again, and give back what was claimed in a call whose answer was lost."""
-        self._connections.close()
         try:
             self._listener.open()
+            self._connections.redial()
         except Broken as error:
-            raise self._lost_connection(error) from error
+            lost = self._lost_connection(error)
+            if isinstance(error.cause, Unfit) and not self._refused:
+                self._refused = True  # said once, for it is dialled again and again
+                log.warning("%s", lost)
+            raise lost from error
+        self._refused = False
         if self._unsure:
             calls = [
                 Call("recover", [stem], (self._worker, self._claim, *(place for place, _ in tuple(self._held[queue]))))

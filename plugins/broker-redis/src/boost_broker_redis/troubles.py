@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+from boost_core.plugin import Finding
 from redis import exceptions
 
 
@@ -13,6 +15,13 @@ class SilentTls(exceptions.TimeoutError):
 
 class PatchedTls(exceptions.ConnectionError):
     """TLS where gevent or eventlet has patched the process: its sockets belong to the threads that made them."""
+
+
+@attrs.define(eq=False)
+class Unfit(exceptions.RedisError):
+    """A server that answers, and that a broker must not work on."""
+
+    finding: Finding
 
 
 _ACCESS: Final = 'Allow it: ACL SETUSER <user> +@all "~boost*" "&boost:*"'
@@ -59,6 +68,8 @@ _KINDS: Final = (
 
 def explain(error: Exception, timeout: float) -> tuple[str, str]:
     """Return what is wrong with the server ("refuses the login") and the remedy."""
+    if isinstance(error, Unfit):
+        return error.finding.text, error.finding.remedy or ""
     for kind, problem, fix in _KINDS:
         if isinstance(error, kind):
             return problem.format(timeout=timeout), fix
