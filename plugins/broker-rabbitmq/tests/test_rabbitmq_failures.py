@@ -332,6 +332,20 @@ class TestConsuming:
             subscription.fetch({queue: 1}, 30.0)
         assert bodies(take(subscribe(broker, queue), 1, queue)) == ["1"]
 
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_closing_where_the_server_hangs(self, proxy, build, queue, busy):
+        """It isn't waited for as long as an answer may take, also where another thread is waiting for one."""
+        subscription = subscribe(build(proxy.url, timeout=600, heartbeat=600), queue)
+        proxy.hang()
+        closing = threading.Thread(target=subscription.close, daemon=True)
+        asking = threading.Thread(target=subscription.shut, args=([queue],), daemon=True)
+
+        if busy:
+            asking.start()
+        closing.start()
+
+        until(lambda: not closing.is_alive() and not asking.is_alive())
+
     def test_reconnecting_fails_until_the_server_is_back(self, proxy, build, queue):
         """Each call tells why; the one that succeeds makes the queue anew that went missing."""
         subscription = subscribe(build(proxy.url), queue)

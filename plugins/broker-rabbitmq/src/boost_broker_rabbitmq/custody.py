@@ -27,6 +27,9 @@ NACKS_FREE_FROM: Final = (4, 3)
 """The first version that doesn't count what is given back among the returns of a message."""
 
 REPOST_SECONDS: Final = 2.0
+CANCEL_SECONDS: Final = 0.01
+"""How long a server that answers takes for a consumer's end at most, so that a thousand of them have their time."""
+
 RETRY_SECONDS: Final = 2.0
 """After how long messages are sent on again that couldn't be; as long as a queue of the ladder is young."""
 
@@ -196,7 +199,7 @@ class Custody:
 
     def _pass_on(self, distant: Sequence[Delivery]) -> None:
         """Send messages on by the delay ladder; hold those for which that fails. The passage's thread."""
-        sent = self._republish([delivery for delivery in distant if delivery.receipt.line.alive])
+        sent = self._republish(distant)
         self.settle(sent, done=True)
         gone = set(map(id, sent))
         left = [delivery for delivery in distant if id(delivery) not in gone]
@@ -248,11 +251,12 @@ class Custody:
         return counted > 0 and receipt.line.queue not in self._ordered
 
     def _republish(self, deliveries: Sequence[Delivery], seconds: float = REPOST_SECONDS) -> list[Delivery]:
-        """Publish messages again; return those that are surely stored."""
-        again = [(one.receipt.line.name, one.receipt.stamp.again(), one.body) for one in deliveries]
-        answer = self._repost(again, time.monotonic() + seconds)
+        """Publish messages again; return those that are surely stored. Those of dead lines come back anyway."""
+        ours = [one for one in deliveries if one.receipt.line.alive]
+        again = [(one.receipt.line.name, one.receipt.stamp.again(), one.body) for one in ours]
+        answer = self._repost(again, time.monotonic() + seconds) if again else Answer()
         missing = answer.failed.keys() | answer.unsure.keys()
-        return [delivery for index, delivery in enumerate(deliveries) if index not in missing]
+        return [delivery for index, delivery in enumerate(ours) if index not in missing]
 
     def tune(self, line: Line, want: int, *, patient: bool) -> bool:
         """Let a new consumer take over where the server may send too little; where ``patient``, only if far too little.
@@ -318,8 +322,13 @@ class Custody:
         self.give_back(self._buffer.drop(lambda _: next(places) >= keep, line.queue))
 
     def clear(self, seconds: float) -> None:
-        """Shut everything off and give everything back, also what core holds."""
-        self._stop(list(self.lines.values()))
+        """Shut everything off and give everything back, also what core holds.
+
+        A server that doesn't answer within ``seconds`` has it all back by the connection's end.
+        """
+        lines = list(self.lines.values())
+        if not self._stop(lines, seconds + CANCEL_SECONDS * len(lines)):
+            return
         with self.lock:
             back = [*self._waitlist.drop(), *self._passage.drop()]
             for line in self.lines.values():
@@ -328,8 +337,8 @@ class Custody:
         self._passage.wait(REPOST_SECONDS)  # what it sends would else come back as well
         self.give_back([*self._buffer.drop(), *back], seconds)
 
-    def _stop(self, lines: Collection[Line]) -> None:
-        """Have the server send no more over some lines; return when it doesn't.
+    def _stop(self, lines: Collection[Line], seconds: float = math.inf) -> bool:
+        """Have the server send no more over some lines; return when it doesn't, False where it can't be told.
 
         What is given back before might come to us again, cross with the end of its consumer, and so be returned once
         more, which before 4.3 counts like a death.
@@ -346,7 +355,9 @@ class Custody:
                     line.window.open = False
 
         with contextlib.suppress(OSError, ConnectionLost, amqp.AMQPError):
-            self._link.ask(cancel)
+            self._link.ask(cancel, seconds)
+            return True
+        return False
 
     def remove(self, queue: str) -> int:
         """End what core didn't take of a queue, as done; return how many messages that were."""

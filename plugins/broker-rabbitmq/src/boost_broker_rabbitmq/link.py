@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from boost_broker_rabbitmq.wire import ready
 
 T = TypeVar("T")
 
-GOODBYE_SECONDS: Final = 3.0
+GOODBYE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.2
 _TICKS: Final = 4  # a heartbeat's time is looked at so often
 
@@ -71,8 +72,12 @@ class Link:
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._writer, b"!")
 
-    def ask(self, question: Callable[[], T]) -> T:
-        """Return the answer to a question that is asked in the link's thread, or raise what it raised."""
+    def ask(self, question: Callable[[], T], seconds: float = math.inf) -> T:
+        """Return the answer to a question that is asked in the link's thread, or raise what it raised.
+
+        A connection that has none after ``seconds`` is cut.
+        """
+        until = time.monotonic() + seconds
         answers: list[T] = []
         errors: list[BaseException] = []
         answered = Event()
@@ -90,6 +95,8 @@ class Link:
 
         self.post(act)
         while not answered.wait(_LOOK_SECONDS):
+            if time.monotonic() > until:
+                self.connection.wire.cut()
             if self._ended.is_set():
                 raise ConnectionLost(NAME, "the connection was lost while the server was asked")
         if errors:
@@ -97,10 +104,11 @@ class Link:
         return answers[0]
 
     def close(self) -> None:
-        """Do what was posted, say goodbye and end; idempotent. Takes some seconds at most."""
+        """Do what was posted, say goodbye and end; idempotent. A server that hangs isn't waited for any longer."""
         self.post(self._finish)
-        if self._thread.is_alive():
-            self._ended.wait(self._timeout + 2 * GOODBYE_SECONDS)
+        if self._thread.is_alive() and not self._ended.wait(GOODBYE_SECONDS):
+            self.connection.wire.cut()
+            self._ended.wait(GOODBYE_SECONDS)
 
     def after_fork(self) -> None:
         """In a forked child: let go of the descriptors."""

@@ -27,7 +27,7 @@ from boost_broker_rabbitmq.connection import Connection, OutOfReach
 from boost_broker_rabbitmq.custody import Custody, Repost
 from boost_broker_rabbitmq.diagnosis import NAME, forbidden, out_of_reach, reason_of
 from boost_broker_rabbitmq.line import CONSUMER_TIMEOUT_FROM, Line
-from boost_broker_rabbitmq.link import Link
+from boost_broker_rabbitmq.link import GOODBYE_SECONDS, Link
 from boost_broker_rabbitmq.names import server_name
 
 log = logging.getLogger("boost.rabbitmq")
@@ -40,8 +40,6 @@ REFUSED_SECONDS: Final = 30.0
 
 OUTAGE_SECONDS: Final = 2.0
 """How long a queue whose node is down is left alone."""
-
-GOODBYE_SECONDS: Final = 2.0
 
 
 @attrs.frozen(kw_only=True)

@@ -55,7 +55,7 @@ def ready(reading: Sequence[int], writing: Sequence[int], seconds: float) -> lis
 
 
 class Wire:
-    """What ``amqp.Connection`` calls a transport. Used by one thread at a time.
+    """What ``amqp.Connection`` calls a transport. Used by one thread at a time, but for ``cut``.
 
     ``until`` (monotonic) is when any waiting ends with ``TimeoutError``. While ``corked``, what is written waits for
     ``flush``, so that a batch goes out at once. ``torn`` says that a flush went out in part: nothing can follow.
@@ -110,6 +110,13 @@ class Wire:
             with contextlib.suppress(OSError):
                 closing.shutdown(socket.SHUT_RDWR)
             closing.close()
+
+    def cut(self) -> None:
+        """End the connection under whoever uses it, who finds it closed; any thread."""
+        used = self._socket
+        if used is not None:
+            with contextlib.suppress(OSError):
+                used.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
         """In a forked child: let go of the descriptor; the connection goes on in the parent."""
