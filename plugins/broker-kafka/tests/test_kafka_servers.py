@@ -232,7 +232,7 @@ class TestServersGoAway:
         until(lambda: len(stored) > 30)
         server.kill()
         until(lambda: broken(subscription, queue, held))
-        with pytest.raises(ConnectionLost, match="no server answers: .*Connection refused"):
+        with pytest.raises(ConnectionLost, match="no server answers: "):
             subscription.ack(held)
         server.start()
         until(lambda: connected(subscription))

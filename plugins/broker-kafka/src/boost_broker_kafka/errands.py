@@ -21,13 +21,13 @@ class Errands:
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[_Errand] = SimpleQueue()
-        self._over = False
+        self.over = False
 
     def ask(self, call: Callable[[], Any], timeout: float) -> Any:
         """Return what ``call`` returned in the other thread; None if that took too long, or the thread has ended."""
         errand = _Errand(call)
         self._waiting.put(errand)
-        if not self._over:
+        if not self.over:
             errand.done.wait(timeout)
         return errand.result
 
@@ -45,5 +45,5 @@ class Errands:
 
     def end(self) -> None:
         """Make the last calls; later ones are not made."""
-        self._over = True
+        self.over = True
         self.run()

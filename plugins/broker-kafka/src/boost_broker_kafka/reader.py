@@ -31,10 +31,8 @@ IDLE_TICK, BUSY_TICK = 0.1, 0.02
 """How long acks and other threads may wait for the consumer: it can't be woken."""
 
 AT_ONCE: Final = 500
-_LAST_REPORTS: Final = 0.5
-_LAST_COMMIT: Final = 1.0
-_NOT_YET_SECONDS: Final = 0.1
-_HANDOVER_TICK: Final = 0.02
+_LAST_REPORTS, _LAST_COMMIT = 0.5, 1.0
+_NOT_YET_SECONDS, _HANDOVER_TICK = 0.1, 0.02
 _UNKNOWN: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 
@@ -102,8 +100,12 @@ class Reader:
         """Return the error for servers that don't answer."""
         return ConnectionLost(self._parts.name, f"no server answers: {self._trouble.reason()}")
 
+    def knows(self, timeout: float) -> bool:
+        """Return whether it knows what is ours; after a standstill it looks again, within so many seconds."""
+        return not self._stood_still or self.errands.ask(lambda: True, timeout) is True or self.errands.over
+
     @property
-    def stood_still(self) -> bool:
+    def _stood_still(self) -> bool:
         """Whether it hasn't turned for so long that the group may have gone on without it."""
         return time.monotonic() - self._beat > heartbeat(self._options)
 
@@ -151,7 +153,7 @@ class Reader:
 
     def _live(self) -> None:
         """Look whether everything is still ours, after a standstill, and then do what other threads wait for."""
-        if self.stood_still:
+        if self._stood_still:
             self._ask_whether_ours()
         self._beat = time.monotonic()
         self.errands.run()

@@ -64,9 +64,7 @@ class KafkaSubscription(SyncSubscription):
 
         Raises ``ConnectionLost`` while no server answers: what couldn't be committed would be run again unannounced.
         """
-        if self._reader.stood_still:  # then it looks first whether they are ours
-            self._reader.errands.ask(_nothing, self._parts.options.timeout)
-        if self._reader.silent or self._reader.stood_still:
+        if not self._reader.knows(self._parts.options.timeout) or self._reader.silent:
             raise self._reader.unavailable()
         fenced = self._holdings.done(deliveries)
         self._parts.commits.acked(len(deliveries) - len(fenced))
@@ -125,6 +123,3 @@ class KafkaSubscription(SyncSubscription):
         """Forget the consumer, and return it to whom it may concern."""
         self.closed = True
         return self._reader.consumer
-
-
-def _nothing() -> None: ...
