@@ -210,6 +210,18 @@ def test_options_decide_what_it_can():
         ({"url": "http://h"}, "its scheme is 'http'; give nats://host:port or tls://host:port"),
         ({"url": "nats://h/path"}, "it has a host, a port and a login, and nothing behind them"),
         ({"url": "nats://a,nats://"}, "it has a host, a port and a login, and nothing behind them"),
+        ({"url": "nats://h#x"}, "it has a host, a port and a login, and nothing behind them"),
+        ({"url": "nats://h:abc"}, "its port must be a number from 1 to 65535"),
+        ({"url": "nats://h:65536"}, "its port must be a number from 1 to 65535"),
+        ({"url": "nats://h:0"}, "its port must be a number from 1 to 65535"),
+        ({"inbox": "a b"}, "it is a subject: words without spaces"),
+        ({"inbox": ""}, "it is a subject: words without spaces"),
+        ({"inbox": "x.>"}, "it is a subject: words without spaces"),
+        ({"inbox": "$JS.API"}, "what is sent there has another meaning"),
+        ({"inbox": "boost"}, "what is sent there has another meaning"),
+        ({"user": "me"}, "has one of 'user' and 'password'"),
+        ({"password": "sesame"}, "has one of 'user' and 'password'"),
+        ({"tls_key": "key.pem"}, "has a 'tls_key', but no 'tls_cert'"),
         ({"replicas": 9}, "JetStream keeps 1 to 5 copies"),
         ({"max_payload": 5}, "headers alone may take 4,096 bytes"),
         ({"max_payload": 32 * 2**20 + 1}, "JetStream stores messages of 33,554,432 bytes at most"),
@@ -224,7 +236,8 @@ def test_unusable_options_are_refused(options, words):
 
 def test_secrets_do_not_show():
     """Neither in where it is, nor in the options."""
-    broker = make_broker("nats://me:hunter2@a:1,nats://you:hunter3@b:2", password="hunter4", token="hunter5")
+    urls = "nats://me:hunter2@a:1,nats://you:hunter3@b:2"
+    broker = make_broker(urls, user="me", password="hunter4", token="hunter5")
 
     assert broker.where() == "nats://me:***@a:1, nats://you:***@b:2"
     assert "hunter" not in repr(broker.options)

@@ -74,7 +74,7 @@ def test_a_lease_that_is_longer_than_ours(server, build, queue, caplog):
 
     was = f"stream '{stream}': a worker with lease=60 s was there"
     assert warning.level is Level.WARNING
-    assert warning.text == f"{was}: what a dead one leaves is taken over after that, not 2 s"
+    assert warning.text == f"{was}: a dead one's messages wait so long, not 2 s"
     assert warning.remedy.endswith(f"once they have it: nats consumer edit {stream} workers --wait 2s")
     assert caplog.messages == [f"{warning.text}\n  {warning.remedy}"]
 

@@ -79,7 +79,17 @@ def test_tls_against_a_plain_port(server, login):
     said = problem_of(f"tls://{login}127.0.0.1:{server.port}")
 
     assert said.startswith("broker 'nats': the server speaks no TLS, so nothing was sent to it (tls://")
-    assert said.endswith("\n  Give nats:// instead of tls:// where plain text will do, or the server a tls section.")
+    assert "\n  Give nats:// instead of tls://, and no certificates, where plain text will do, or the server" in said
+
+
+@pytest.mark.parametrize("login", ["", "me:sesame@"])
+def test_certificates_against_a_plain_port(launch, login):
+    """Who names one asks for TLS, whatever the URL says."""
+    secured, plain = launch(tls=True), launch()
+
+    said = problem_of(f"nats://{login}127.0.0.1:{plain.port}", tls_ca=str(secured.ca))
+
+    assert said.startswith("broker 'nats': the server speaks no TLS, so nothing was sent to it (nats://")
 
 
 def test_tls(launch, build, queue):
@@ -144,23 +154,34 @@ def test_a_credentials_file(launch, build, tmp_path, queue):
     assert "refuses the login" in problem_of(server.url, credentials=other)
 
 
-@pytest.mark.parametrize("option", ["credentials", "nkey", "tls_ca"])
-def test_files_that_are_not_there(server, tmp_path, option):
-    """They are named."""
-    path = str(tmp_path / "nothing")
+@pytest.mark.parametrize("option", ["credentials", "nkey", "tls_ca", "tls_cert"])
+@pytest.mark.parametrize(("name", "reason"), [("nothing", "No such file or directory"), ("", "Is a directory")])
+def test_files_that_cannot_be_read(server, tmp_path, option, name, reason):
+    """They are named, with the reason."""
+    path = str(tmp_path / name)
 
     assert problem_of(server.url, **{option: path}) == (
-        f"broker 'nats': there is no file {path!r}\n  Mend the option that names it."
+        f"broker 'nats': the file {path!r} can't be read: {reason}\n  Mend the option that names it."
     )
 
 
-def test_a_file_that_holds_no_credentials(server, tmp_path):
-    """It is named, instead of being read for ever."""
-    path = tmp_path / "empty.creds"
-    path.write_text("nothing\n")
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("credentials", "(option credentials) has no line 'BEGIN NATS USER JWT'"),
+        ("nkey", "(option nkey) has no seed of an nkey"),
+        ("tls_ca", "(option tls_ca) has no certificate"),
+        ("tls_cert", "(option tls_cert) has no certificate with its key"),
+    ],
+)
+@pytest.mark.parametrize("text", ["nothing\n", "", "SUAM"])
+def test_files_that_hold_something_else(server, tmp_path, option, words, text):
+    """They are named, with what they lack; credentials aren't looked for, for ever."""
+    path = tmp_path / "file"
+    path.write_text(text)
 
-    assert f"{str(path)!r} (option credentials) has no line 'BEGIN NATS USER JWT'" in problem_of(
-        server.url, credentials=str(path)
+    assert problem_of(server.url, **{option: str(path)}) == (
+        f"broker 'nats': {str(path)!r} {words}\n  Mend the file, or the option that names it."
     )
 
 

@@ -48,8 +48,6 @@ def slow(stream: str, config: Mapping[str, Any], lease: float) -> Fault | None:
     waits = config["ack_wait"] / _NANOSECONDS
     if waits <= lease:
         return None
-    problem = (
-        f"a worker with lease={waits:g} s was there: what a dead one leaves is taken over after that, not {lease:g} s"
-    )
+    problem = f"a worker with lease={waits:g} s was there: a dead one's messages wait so long, not {lease:g} s"
     fix = f"Give all workers of a queue the same lease; once they have it: nats consumer edit {stream} {CONSUMER}"
     return Fault(f"stream {stream!r}: {problem}", f"{fix} --wait {lease:g}s")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 from boost_core.plugin import (
+    BadOption,
     BrokerSpec,
     Capability,
     Check,
@@ -38,9 +40,25 @@ def _urls(value: Secret) -> str | None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("nats", "tls"):
             return f"its scheme is {parts.scheme!r}; give nats://host:port or tls://host:port"
-        if not parts.hostname or parts.path.strip("/") or parts.query:
+        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
             return "it has a host, a port and a login, and nothing behind them"
+        if not _has_port(parts):
+            return "its port must be a number from 1 to 65535"
     return None
+
+
+def _has_port(parts: urllib.parse.SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # it quotes what may be a piece of a password
+        return False
+
+
+def _inbox(value: str) -> str | None:
+    if not re.fullmatch(r"[^\s.*>]+(\.[^\s.*>]+)*", value):
+        return "it is a subject: words without spaces, * and >, and dots between them"
+    taken = value.partition(".")[0] in ("$JS", "$SYS", "boost")
+    return "what is sent there has another meaning for the server, or for queues" if taken else None
 
 
 def split_urls(urls: Secret) -> list[str]:
@@ -76,10 +94,12 @@ class NatsOptions:
     token: Secret | None = option(None, help="A token to log in with.")
     credentials: str | None = option(None, help="File with the JWT and the seed of a user (.creds).")
     nkey: str | None = option(None, help="File with the seed of an nkey.")
-    tls_ca: str | None = option(None, help="File with the authority to trust; by default the system's.")
-    tls_cert: str | None = option(None, help="File with the client's certificate.")
+    tls_ca: str | None = option(
+        None, help="File with the authority to trust, by default the system's; it asks for TLS."
+    )
+    tls_cert: str | None = option(None, help="File with the client's certificate; it asks for TLS.")
     tls_key: str | None = option(None, help="File with the key of the client's certificate.")
-    inbox: str = option("_INBOX", help="What the subjects of answers begin with.")
+    inbox: str = option("_INBOX", check=_inbox, help="What the subjects of answers begin with.")
     replicas: int = option(1, check=_replicas, help="How many servers of a cluster keep each message.")
     delays: bool = option(
         True, help="Have the server hold delayed messages and remove expired ones; False for servers before 2.12."
@@ -89,6 +109,13 @@ class NatsOptions:
         15.0, convert=duration, check=_positive, help="Seconds until a dead or stalled worker's messages go to another."
     )
     timeout: float = option(10.0, convert=duration, check=_positive, help="Longest wait for the server, in seconds.")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse halves of what can only be used whole."""
+        if (self.user is None) != (self.password is None):
+            raise BadOption("broker 'nats' has one of 'user' and 'password'", "Give both, or neither.")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise BadOption("broker 'nats' has a 'tls_key', but no 'tls_cert'", "Give both, or neither.")
 
     def effective(self, spec: BrokerSpec) -> tuple[frozenset[Capability], Limits]:
         """Return what these options leave of the capabilities, and the limits that follow from them."""

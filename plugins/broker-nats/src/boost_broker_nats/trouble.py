@@ -25,7 +25,7 @@ _SAID: Final = {
     ),
     "no tls": (
         "the server speaks no TLS, so nothing was sent to it",
-        "Give nats:// instead of tls:// where plain text will do, or the server a tls section.",
+        "Give nats:// instead of tls://, and no certificates, where plain text will do, or the server a tls section.",
     ),
 }
 
@@ -34,6 +34,10 @@ _FULL: Final = {
     "insufficient resources": "raise max_file_store in its jetstream section",
     "resource limits exceeded for account": "raise max_file in the account's jetstream section",
 }
+
+
+class BadFile(Exception):
+    """A file that an option names isn't what it should be."""
 
 
 def refusal(description: str) -> str:
@@ -60,6 +64,9 @@ def explain(broker: str, where: str, error: BaseException, timeout: float) -> Br
     if isinstance(error, ssl.SSLError):
         problem = f"TLS failed ({where}): {error.reason or error}"
         return BrokerUnavailable(broker, problem, "Name the server's authority by the option tls_ca.")
-    if isinstance(error, FileNotFoundError):
-        return BrokerUnavailable(broker, f"there is no file {error.filename!r}", "Mend the option that names it.")
+    if isinstance(error, BadFile):
+        return BrokerUnavailable(broker, str(error), "Mend the file, or the option that names it.")
+    if isinstance(error, OSError) and error.filename is not None:
+        problem = f"the file {error.filename!r} can't be read: {error.strerror}"
+        return BrokerUnavailable(broker, problem, "Mend the option that names it.")
     return BrokerUnavailable(broker, f"can't connect ({where}): {error}", "Start the server, or mend the URL.")
