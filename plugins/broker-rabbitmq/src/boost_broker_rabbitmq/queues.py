@@ -88,14 +88,18 @@ class Queues:
 
     def declare(self, session: Session, spec: QueueSpec, until: float) -> None:
         """Make a queue exist as it should be. Raises ``BrokerUnavailable`` naming whatever is in the way."""
-        self._make(session, spec.name, server_name(spec.name), work_arguments(spec, self._options), until)
+        arguments = work_arguments(spec, self._options)
+        is_work = spec.kind is QueueKind.WORK
+        self._make(session, spec.name, server_name(spec.name), arguments, until, follows_options=is_work)
 
     def declare_step(self, session: Session, queue: str, seconds: int, until: float) -> None:
         """Make a queue of the delay ladder exist; ``queue`` as on the server."""
         name = step_name(queue, seconds)
-        self._make(session, name, name, step_arguments(queue, seconds), until)
+        self._make(session, name, name, step_arguments(queue, seconds), until, follows_options=False)
 
-    def _make(self, session: Session, queue: str, name: str, arguments: Arguments, until: float) -> None:
+    def _make(
+        self, session: Session, queue: str, name: str, arguments: Arguments, until: float, *, follows_options: bool
+    ) -> None:
         quorum, exists = arguments["x-queue-type"] == "quorum", False
         try:
             exists = self.count(session, name, until) is not None
@@ -122,7 +126,7 @@ class Queues:
         elif found:
             lines = [f"{argument}: {theirs!r} there, {ours!r} wanted" for argument, (ours, theirs) in found.items()]
             problem = f"queue {queue!r} exists with other arguments:\n    " + "\n    ".join(lines)
-            raise BrokerUnavailable(NAME, problem, _remedy(name, found, self._options))
+            raise BrokerUnavailable(NAME, problem, _remedy(name, found, self._options if follows_options else None))
 
     def _bear_no_limit(self, queue: str, name: str, version: tuple[int, ...]) -> None:
         """Take a queue that others made without a limit of returns: what is given back goes to its end."""
@@ -194,11 +198,14 @@ def _value(text: str, ours: Any) -> Any:
     return typed[1] if typed[2] in ("longstr", "binary") else int(typed[1])
 
 
-def _remedy(name: str, found: Mapping[str, tuple[Any, Any]], options: RabbitOptions) -> str:
+def _remedy(name: str, found: Mapping[str, tuple[Any, Any]], options: RabbitOptions | None) -> str:
+    """Return what to do about a queue that differs; without ``options`` none of them would change what is wanted."""
+    delete = f"Delete the queue once it is empty (rabbitmqctl delete_queue {name!r}), or give the task another queue"
+    if options is None:
+        return f"{delete}."
     kind = found["x-queue-type"][1] or "classic" if "x-queue-type" in found else options.queue_type
     theirs = found["x-max-priority"][1] if "x-max-priority" in found else None
     rest = found.keys() - {"x-queue-type", "x-max-priority", _LIMIT}
-    delete = f"Delete the queue once it is empty (rabbitmqctl delete_queue {name!r}), or give the task another queue"
     if rest or kind not in ("classic", "quorum") or theirs == 0 or (_LIMIT in found and found[_LIMIT][1] is not None):
         return f"{delete}."
     asks = [f'queue_type="{kind}"'] if kind != options.queue_type else []
