@@ -37,7 +37,16 @@ class TestOptions:
         ("name", "value", "problem"),
         [
             ("url", "redis://here/", "it must start with amqp:// or amqps://"),
+            ("url", "here", "it must start with amqp:// or amqps://"),
             ("url", "amqp://u:p/w?@here/", "write / ? # in a password as %2F %3F %23"),
+            ("url", "amqp://u:p/w@here/", "write / ? # in a password as %2F %3F %23"),
+            ("url", "amqp://u:x@p/w@here/", "write / ? # in a password as %2F %3F %23"),
+            ("url", "amqp://u:p/w", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
+            ("url", "amqp://one:port/", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
+            ("url", "amqp://one:5672:3/", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
+            ("url", "amqp://one,two:0/", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
+            ("url", "amqp://one:65536/", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
+            ("url", "amqp://[::1/", "write amqp://user:password@host:port/vhost, with a port of 1 to 65535"),
             ("queue_type", "stream", "it is 'quorum' or 'classic'"),
             ("priorities", 256, "it is 1 to 255"),
             ("heartbeat", "500ms", "it is whole seconds, 1 or more"),
@@ -51,6 +60,7 @@ class TestOptions:
 
         assert problem in str(caught.value)
         assert "p/w" not in str(caught.value)
+        assert "u:p" not in str(caught.value)
 
     def test_the_password_never_shows(self):
         """Not in the place that logs name, nor in the options."""
@@ -58,14 +68,6 @@ class TestOptions:
 
         assert broker.where() == "amqp://me:***@one,two:5673/v"
         assert "s3cret" not in repr(broker.options) + repr(broker.address)
-
-    @pytest.mark.parametrize("url", ["amqp://one:port/", "amqp://one:5672:3/"])
-    def test_hosts_that_cannot_be_read(self, url):
-        """The URL is shown, with what it should look like."""
-        with pytest.raises(BrokerUnavailable, match="is no host or host:port") as caught:
-            make_broker(url)
-
-        assert "amqp://user:password@host:port/vhost" in str(caught.value)
 
 
 class TestPublishing:
@@ -304,6 +306,17 @@ class TestQueues:
         assert "x-queue-type: None there, 'quorum' wanted" in str(caught.value)
         assert f'with the broker\'s options queue_type="classic", priorities={shown}.' in str(caught.value)
         assert other.depth(queue).ready == 1
+
+    def test_a_queue_of_dead_letters_with_priorities(self, server, build, queue, channel):
+        """No option would take it as it is, so none is named."""
+        declare(channel, f"{queue}.dead", x_max_priority=9)
+        broker = build(server.url, queue_type="classic")
+
+        with pytest.raises(BrokerUnavailable, match="x-max-priority: 9 there, None wanted") as caught:
+            broker.declare([QueueSpec(name=f"{queue}.dead", kind=QueueKind.DEAD)])
+
+        assert f"Delete the queue once it is empty (rabbitmqctl delete_queue '{queue}.dead')" in str(caught.value)
+        assert "Take it as it is" not in str(caught.value)
 
     def test_a_queue_that_is_not_durable(self, broker, queue, channel):
         """That is told like any argument."""

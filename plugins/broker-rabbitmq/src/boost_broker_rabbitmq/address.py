@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from typing import Final
 from urllib.parse import unquote
@@ -10,11 +9,9 @@ from urllib.parse import unquote
 import attrs
 from boost_core.plugin import BrokerUnavailable, mask_url
 
-from boost_broker_rabbitmq.plugin import RabbitOptions
+from boost_broker_rabbitmq.plugin import Parts, RabbitOptions
 
 LOCAL: Final = "amqp://guest:guest@127.0.0.1:5672/"
-_PORTS: Final = {"amqp": 5672, "amqps": 5671}
-_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?")
 
 
 @attrs.frozen
@@ -30,29 +27,18 @@ class Address:
 
     @classmethod
     def of(cls, options: RabbitOptions) -> Address:
-        """Return what the URL says. Raises ``BrokerUnavailable`` for a host that can't be read."""
+        """Return what the URL says, which was found to be one when the options were read."""
         url = options.url.reveal() if options.url else LOCAL
-        scheme, _, rest = url.partition("://")
-        where, _, path = rest.partition("/")
-        login, _, hosts = where.rpartition("@")
-        user, _, password = (login or "guest:guest").partition(":")
-        shown = mask_url(url)
+        parts = Parts.of(url)
+        user, _, password = (parts.login or "guest:guest").partition(":")
         return cls(
-            shown=shown,
-            tls=scheme == "amqps",
-            hosts=tuple(_host(text, _PORTS[scheme], shown) for text in hosts.split(",")),
+            shown=mask_url(url),
+            tls=parts.scheme == "amqps",
+            hosts=parts.hosts,
             user=unquote(user),
             password=unquote(password),
-            vhost=unquote(path) or "/",
+            vhost=unquote(parts.vhost) or "/",
         )
-
-
-def _host(text: str, port: int, shown: str) -> tuple[str, int]:
-    found = _HOST.fullmatch(text.strip())
-    if found is None:
-        problem = f"{text.strip()!r} in {shown} is no host or host:port"
-        raise BrokerUnavailable("rabbitmq", problem, "Write amqp://user:password@host:port/vhost.")
-    return found[1].strip("[]") or "127.0.0.1", int(found[2] or port)
 
 
 def tls_context(options: RabbitOptions) -> ssl.SSLContext:

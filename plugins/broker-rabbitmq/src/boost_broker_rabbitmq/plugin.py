@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from typing import Final
 
 import attrs
 from boost_core.plugin import BrokerSpec, Capability, Check, Guarantee, Limits, Secret, duration, hookimpl, option
 
 MIB = 1024 * 1024
 MOST_LEVELS = 255
+PORTS: Final = {"amqp": 5672, "amqps": 5671}
+LAST_PORT: Final = 65535
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?")
+
+
+@attrs.frozen
+class Parts:
+    """What a URL is made of: who logs in (user:password), and each host with its port, as they stand there."""
+
+    scheme: str
+    login: str
+    hosts: tuple[tuple[str, int], ...]
+    vhost: str
+
+    @classmethod
+    def of(cls, url: str) -> Parts:
+        """Take a URL apart. Raises ``ValueError``, which quotes nothing: any piece may be one of a password."""
+        scheme, mark, rest = url.partition("://")
+        if not mark or scheme.lower() not in PORTS:
+            raise ValueError("it must start with amqp:// or amqps://")
+        place, _, vhost = rest.partition("/")
+        if {"?", "#"} & set(rest) or "@" in vhost:
+            problem = (
+                "options stand beside the URL, not in it; write / ? # in a password as %2F %3F %23, @ in a vhost as %40"
+            )
+            raise ValueError(problem)
+        login, _, hosts = place.rpartition("@")
+        usual = PORTS[scheme.lower()]
+        return cls(scheme.lower(), login, tuple(_host(text.strip(), usual) for text in hosts.split(",")), vhost)
+
+
+def _host(text: str, usual_port: int) -> tuple[str, int]:
+    found = _HOST.fullmatch(text)
+    port = int(found[2] or usual_port) if found else 0
+    if found is None or not 1 <= port <= LAST_PORT:
+        raise ValueError(f"write amqp://user:password@host:port/vhost, with a port of 1 to {LAST_PORT}")
+    return found[1].strip("[]") or "127.0.0.1", port
 
 
 def _reachable(url: Secret | None) -> str | None:
-    if url is None:
-        return None
     try:
-        parts = urlsplit(url.reveal())
+        Parts.of(url.reveal() if url else "amqp://")
     except ValueError as error:
         return str(error)
-    if parts.scheme not in ("amqp", "amqps"):
-        return "it must start with amqp:// or amqps://"
-    if parts.query or parts.fragment:
-        return "options stand beside the URL, not in it; write / ? # in a password as %2F %3F %23"
     return None
 
 
