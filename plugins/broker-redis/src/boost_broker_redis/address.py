@@ -35,6 +35,10 @@ class PunctualParser(DefaultParser):  # type: ignore[misc, valid-type]
     deadline = 0.0
     is_set = False  # the socket's time-out, for the next read: setting it takes as long as all else of a read
 
+    def wait_until(self, deadline: float, *, is_set: bool = False) -> None:
+        """Set until when to read, by ``time.monotonic``; the socket's time-out may be that already."""
+        self.deadline, self.is_set = deadline, is_set
+
     def read_from_socket(self, **facts: Any) -> Any:
         if self.is_set:
             self.is_set = False
@@ -44,12 +48,6 @@ class PunctualParser(DefaultParser):  # type: ignore[misc, valid-type]
                 raise exceptions.TimeoutError("the answers didn't come in time")
             self._sock.settimeout(left)
         return super().read_from_socket(**facts)
-
-
-def set_deadline(connection: Any, deadline: float, *, is_set: bool = False) -> None:
-    """Set until when a connection waits, by ``time.monotonic``; its socket's time-out may be that already."""
-    parser = connection._parser
-    parser.deadline, parser.is_set = deadline, is_set
 
 
 class NativeConnection(Connection):
@@ -102,7 +100,7 @@ class Address:
             socket_connect_timeout=seconds,
             driver_info=None,
         )
-        set_deadline(connection, time.monotonic() + seconds)
+        connection._parser.wait_until(time.monotonic() + seconds)
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:

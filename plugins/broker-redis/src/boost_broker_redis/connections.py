@@ -13,7 +13,7 @@ from boost_core.plugin.native import has_patched_select, poll, wait_for_input
 from hiredis import pack_command
 from redis import exceptions
 
-from boost_broker_redis.address import Address, Broken, set_deadline
+from boost_broker_redis.address import Address, Broken
 from boost_broker_redis.script import Call, script_of
 from boost_broker_redis.server import PROBE
 
@@ -69,10 +69,11 @@ class Connections:
         try:
             _send(connection, commands, deadline)
             shares = not self._native and has_patched_select()
-            set_deadline(connection, deadline, is_set=not shares)
+            parser = connection._parser  # the connection itself would raise the errors of commands
+            parser.wait_until(deadline, is_set=not shares)
             if shares:
                 wait_for_input(connection._sock.fileno(), max(0.0, deadline - time.monotonic()))
-            replies.extend(_answer(connection) for _ in commands)  # keeps those before one that fails
+            replies.extend(parser.read_response() for _ in commands)  # keeps those before one that fails
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
             self._end(connection)
             raise Broken(error, replies, sent=True) from error
@@ -183,10 +184,3 @@ def _send(connection: Any, commands: Sequence[_Command], deadline: float) -> Non
             connection._sock.settimeout(max(0.001, deadline - time.monotonic()))
             connection.send_packed_command([b"".join(packed)], check_health=False)
             packed, size = [], 0
-
-
-def _answer(connection: Any) -> Any:
-    try:
-        return connection.read_response(disconnect_on_error=False)
-    except exceptions.ResponseError as error:
-        return error

@@ -11,7 +11,7 @@ from typing import Any, Final
 from boost_core.plugin.native import poll
 from redis import exceptions
 
-from boost_broker_redis.address import Address, Broken, set_deadline
+from boost_broker_redis.address import Address, Broken
 from boost_broker_redis.connections import drop
 
 _DRAIN_BYTES: Final = 4096
@@ -54,7 +54,7 @@ class Listener:
         try:
             if not connection.can_read(0):
                 polling.poll(max(0.0, seconds) * 1000)
-            set_deadline(connection, time.monotonic() + self._timeout)
+            connection._parser.wait_until(time.monotonic() + self._timeout)
             return self._empty(connection)
         except (exceptions.RedisError, OSError, AttributeError) as error:  # the latter where it was cut meanwhile
             connection.disconnect()
