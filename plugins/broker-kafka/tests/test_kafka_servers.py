@@ -42,6 +42,19 @@ class TestWrongServers:
         )
         assert "Connection refused" in problem_of(f"kafka://127.0.0.1:{one},127.0.0.1:{other}")
 
+    def test_answers_that_never_came(self, caplog):
+        """Whoever tries again where nobody is says once that no server answers, and not that one does again."""
+        (nobody,) = free_ports(1)
+        broker = make_broker(f"kafka://127.0.0.1:{nobody}")
+
+        with caplog.at_level("INFO"):
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable):
+                    broker.open()
+
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [f"no server of 127.0.0.1:{nobody} answers: 127.0.0.1:{nobody}: Connection refused"]
+
     def test_one_of_several_is_enough(self, server):
         """Servers that are away don't matter while one answers."""
         (nobody,) = free_ports(1)

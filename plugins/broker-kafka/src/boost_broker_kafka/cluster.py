@@ -119,7 +119,7 @@ class Cluster:
         """Return once a server has answered. Raises ``BrokerUnavailable``: at once where waiting is of no use."""
         deadline = time.monotonic() + timeout
         self.client.poll(0)
-        self._trouble.over()  # what was heard so far is of the past
+        self._trouble.forget()
         (answer,) = self.ask_for([_ANY_TOPIC], timeout).values()
         while not answer.done():
             self.client.poll(0)  # hears what goes wrong

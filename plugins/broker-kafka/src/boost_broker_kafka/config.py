@@ -24,13 +24,14 @@ def heartbeat(options: KafkaOptions) -> float:
 def client_config(options: KafkaOptions) -> dict[str, Any]:
     """Return what every client needs: where the servers are, how to log in, and how long to wait."""
     address = options.address
+    patience = _ms(max(options.timeout, 1.0) + 1)  # whoever waits gives up before, and says that nobody answered
     protocol = f"{'SASL_' if address.username else ''}{'SSL' if address.tls else 'PLAINTEXT'}"
     config: dict[str, Any] = {
         "bootstrap.servers": address.servers,
         "client.id": "boost",
         "security.protocol": protocol,
-        "socket.timeout.ms": _ms(max(options.timeout, 1.0)),
-        "socket.connection.setup.timeout.ms": _ms(max(options.timeout, 1.0) + 1),
+        "socket.timeout.ms": patience,
+        "socket.connection.setup.timeout.ms": patience,
         "socket.nagle.disable": True,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,

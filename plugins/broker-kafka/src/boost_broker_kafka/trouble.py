@@ -27,22 +27,28 @@ class Trouble:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._last: KafkaError | None = None
+        self._told = False
         self.down = False
 
     def hear(self, error: KafkaError) -> None:
         """Take note of an error; given to librdkafka as ``error_cb``."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            if not self.down:
+            if not self._told:
                 log.info("no server of %s answers: %s", self._options.address.servers, self.reason())
-            self.down = True
+            self.down = self._told = True
         else:
             self._last = error
 
+    def forget(self) -> None:
+        """Listen anew: what was heard so far is of the past."""
+        self.down, self._last = False, None
+
     def over(self) -> None:
         """Note that a server answered."""
-        if self.down:
+        if self._told:
             log.info("a server of %s answers again", self._options.address.servers)
-        self.down, self._last = False, None
+        self._told = False
+        self.forget()
 
     @property
     def hopeless(self) -> bool:
