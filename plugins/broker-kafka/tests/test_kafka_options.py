@@ -42,11 +42,30 @@ class TestOptions:
             ("kafka://", "after the login it has host:port, several with commas between, and nothing else"),
             ("kafka://h/0", "after the login it has host:port, several with commas between, and nothing else"),
             ("kafka://h?acks=1", "after the login it has host:port, several with commas between, and nothing else"),
+            (
+                "kafka://u:pass/word@h",
+                "after the login it has host:port, several with commas between, and nothing else",
+            ),
+            ("kafka://h:99999", "the port of 'h' is none; give 1 to 65535"),
+            ("kafka://h:0", "the port of 'h' is none; give 1 to 65535"),
+            ("kafka://a:1,[::1]:abc", "the port of '[::1]' is none; give 1 to 65535"),
+            ("kafka://user:secret", "the port of 'user' is none; give 1 to 65535"),
         ],
     )
     def test_url_that_can_not_be_meant(self, url, reason):
         """A URL's mistake is named, and what may be secret in it doesn't show."""
         assert problem(url=url) == f"{OWNER}: option url='***' can't be used: {reason}"
+
+    def test_servers_that_can_not_be_meant(self):
+        """A port that is none is refused before anything dials another one; IPv6 and no port at all are fine."""
+        reason = "the port of 'b' is none; give 1 to 65535"
+
+        assert (
+            problem(bootstrap_servers="a:1,b:x")
+            == f"{OWNER}: option bootstrap_servers='a:1,b:x' can't be used: {reason}"
+        )
+        for servers in ("a", "a:1,b:65535", "[::1]:9092", "::1"):
+            assert build_options(OWNER, KafkaOptions, {"bootstrap_servers": servers}).address.servers == servers
 
     def test_what_can_not_be_meant_together(self):
         """Two places, half a login and half a certificate are refused."""

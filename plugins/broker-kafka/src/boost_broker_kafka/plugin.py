@@ -38,6 +38,8 @@ REJOIN_SECONDS: Final = 5.0
 """How long after a dead worker's session the others have its partitions, at the latest."""
 
 _SERVERS: Final = re.compile(r"[^\s,/@?#]+(,[^\s,/@?#]+)*")
+_WITH_PORT: Final = re.compile(r"([^:]+|.*\]):([^:]*)")
+_LAST_PORT: Final = 65535
 _GROUP: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _FEWEST_BYTES, _MOST_BYTES = 1024, 500_000_000
 _SHORTEST_SESSION, _LONGEST_SESSION = 1.0, 1800.0
@@ -63,6 +65,9 @@ def address(url: str) -> Address:
     if not _SERVERS.fullmatch(servers) or parts.path.strip("/") or parts.query or parts.fragment:
         message = "after the login it has host:port, several with commas between, and nothing else"
         raise ValueError(message)
+    wrong = _wrong_port(servers)
+    if wrong is not None:
+        raise ValueError(wrong)
     name, _, password = (urllib.parse.unquote(part) for part in login.partition(":"))
     return Address(servers, name or None, Secret(password) if password else None, parts.scheme == "kafkas")
 
@@ -77,7 +82,22 @@ def _url(value: Secret | None) -> str | None:
 
 
 def _servers(value: str | None) -> str | None:
-    return None if value is None or _SERVERS.fullmatch(value) else "it is host:port, several with commas between"
+    if value is None:
+        return None
+    return _wrong_port(value) if _SERVERS.fullmatch(value) else "it is host:port, several with commas between"
+
+
+def _wrong_port(servers: str) -> str | None:
+    """Return what is wrong with a port: librdkafka would take another one. What stands there may be of a password."""
+    for server in servers.split(","):
+        found = _WITH_PORT.fullmatch(server)
+        if found and not _is_port(found[2]):
+            return f"the port of {found[1]!r} is none; give 1 to {_LAST_PORT}"
+    return None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) <= _LAST_PORT
 
 
 def _mechanism(value: str) -> str | None:
