@@ -11,6 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 KINDS = ("redis", "valkey")
+SETTLED_SECONDS = 4
 
 sys.path.insert(0, str(HERE))
 
@@ -41,6 +42,7 @@ def _needs(item: Any) -> set[str]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
     """Yield what returns a running server of a kind, always the same one."""
     from launcher import start
+    from redis_stage import client, until
 
     running: dict[str, Any] = {}
 
@@ -50,6 +52,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
             running[kind] = start(
                 kind, tmp_path_factory.mktemp(kind), socket=True, settings={"appendfsync": "everysec"}
             )
+            # In its first seconds it can't be told whether a worker has renewed since.
+            with client(running[kind].url) as asking:
+                until(lambda: asking.info("server")["uptime_in_seconds"] >= SETTLED_SECONDS)
         return running[kind]
 
     yield server

@@ -71,17 +71,26 @@ end
 -- Returns the lease of a worker, with which its name ends; of one without, the lease of who claims.
 local function lease_of(worker) return tonumber(string.match(worker, ':(%d+)$') or ARGV[5]) end
 
--- So many milliseconds after the server is back everybody has dialled again; one of them is for uptime in whole seconds.
-local REDIAL = 4000
+-- So many milliseconds after the server is back everybody has dialled again. Uptime is told in whole seconds.
+local REDIAL, SECOND = 4000, 1000
 
--- Returns how many milliseconds longer to wait for a worker whose lease is over: nobody could renew while the server was
--- away, so a lease begins when it is back. That is its start, where it may tell, or when who claims got its lost
--- connection back, so many milliseconds ago (ARGV[8]): after a start it may load for long.
-local function spared(worker)
-  local info = redis.pcall('INFO', 'server')
-  local up = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
-  local here = math.min(up and up * 1000 or math.huge, tonumber(ARGV[8]) or math.huge)
-  return lease_of(worker) + REDIAL - here
+local here
+
+-- Returns for how many milliseconds the server has been back: since its start, where it may tell, and since who claims got
+-- a lost connection back (ARGV[8]), for after a start it may load for long.
+local function back()
+  if not here then
+    local info = redis.pcall('INFO', 'server')
+    local up = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
+    here = math.min(up and up * SECOND or math.huge, tonumber(ARGV[8]) or math.huge)
+  end
+  return here
+end
+
+-- Returns how many milliseconds longer to wait for a worker whose lease is over and was renewed so many ago. Nobody could
+-- renew while the server was away, so who hasn't since has a lease from when it was back.
+local function spared(worker, renewed)
+  return renewed < back() - SECOND and 0 or lease_of(worker) + REDIAL - back()
 end
 
 -- A claim ends when it has so many bytes, however many messages are wanted; and looks at few until it knows their size.

@@ -125,9 +125,10 @@ end
 -- Gives back what workers hold whose lease is over; returns each with how many it held. One that is spared has a longer
 -- lease: so nobody looks for it before.
 local function bury(time, me)
-  local buried = {}
-  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)) do
-    local more = worker ~= me and spared(worker) or 0
+  local buried, over = {}, redis.call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'WITHSCORES', 'LIMIT', 0, 10)
+  for i = 1, #over, 2 do
+    local worker = over[i]
+    local more = worker ~= me and spared(worker, time - over[i + 1] + lease_of(worker)) or 0
     if more > 0 then
       redis.call('ZADD', WORKERS, time + more, worker)
     elseif worker ~= me then

@@ -128,15 +128,13 @@ end
 
 -- Returns the rows of what others haven't renewed within their leases, at least STEP of them if there are as many.
 local function overdue(worker)
-  local dead, shortest, first, more = {}, look_at_others(worker), '-', {}
+  local dead, shortest, first = {}, look_at_others(worker), '-'
   while shortest and first and #dead < STEP do
     local rows = redis.call('XPENDING', STREAM, GROUP, 'IDLE', shortest, first, '+', STEP)
     for _, row in ipairs(rows) do
       local owner, idle = row[2], row[3]
-      if owner ~= worker and owner ~= RELEASED and idle >= lease_of(owner) then
-        more[owner] = more[owner] or spared(owner)
-        if more[owner] <= 0 then dead[#dead + 1] = row end
-      end
+      local over = owner ~= worker and owner ~= RELEASED and idle >= lease_of(owner)
+      if over and spared(owner, idle) <= 0 then dead[#dead + 1] = row end
     end
     first = #rows == STEP and '(' .. rows[STEP][1]
   end
