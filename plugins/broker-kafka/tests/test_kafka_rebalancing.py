@@ -169,11 +169,11 @@ class TestPartitionsChangeHands:
         subscription = stage.subscribe(broker, queue)
         push(broker, queue, *range(20))
         subscription.ack(take(subscription, queue, 20))
-        subscription.write()
+        subscription.write(PATIENCE)
 
         make_again(stage, queue, 30)
         subscription.ack(take(subscription, queue, 10))
-        subscription.write()
+        subscription.write(PATIENCE)
         assert broker.depth(queue) == Depth(ready=30)
         subscription.close()
         subscription = stage.subscribe(broker, queue)

@@ -285,6 +285,27 @@ class TestServersGoAway:
         until(lambda: broker.depth(queue) == Depth())
         stage.close()
 
+    @pytest.mark.parametrize("ask", ["depth", "purge"])
+    def test_time_out_of_a_question(self, launch, queue, ask):
+        """Whoever asks a server that hangs waits for the option 'timeout' once, however many steps there are."""
+        server = launch()
+        stage = Stage(server.url)
+        broker = stage.broker(timeout=4)
+        subscription = stage.subscribe(broker, queue)
+        push(broker, queue, *range(4))
+        held = take(subscription, queue, 4)
+
+        server.pause()
+        assert subscription.ack(held) == []
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            getattr(broker, ask)(queue)
+        took = time.monotonic() - started
+        server.resume()
+
+        assert took < 1.5 * broker.options.timeout
+        stage.close()
+
     def test_end_while_a_server_hangs(self, launch, queue, caplog):
         """A subscription that can't commit any more says, when it is closed, how many messages run again."""
         server = launch()

@@ -8,29 +8,29 @@ from boost_core.plugin import BrokerUnavailable
 from boost_core.plugin.offsetledger import read_commit
 from confluent_kafka import KafkaError
 
-from boost_broker_kafka.cluster import Cluster, Partition, Span, Topic
+from boost_broker_kafka.cluster import Cluster, Partition, Span, Topic, left_until
 from boost_broker_kafka.topics import delay_topic, topic_of
 
 
-def partitions(cluster: Cluster, queue: str) -> list[Partition]:
+def partitions(cluster: Cluster, queue: str, deadline: float) -> list[Partition]:
     """Return the partitions of a queue and of its delayed messages; none of a queue that was never declared."""
-    return _partitions(_topics(cluster, queue))
+    return _partitions(_topics(cluster, queue, deadline))
 
 
-def counts(cluster: Cluster, queue: str) -> tuple[int, int]:
+def counts(cluster: Cluster, queue: str, deadline: float) -> tuple[int, int]:
     """Return how many messages of a queue are not done, and how many are delayed."""
     totals = {topic_of(queue): 0, delay_topic(queue): 0}
-    topics = _topics(cluster, queue)
+    topics = _topics(cluster, queue, deadline)
     wanted = _partitions(topics)
-    for (topic, _), span in (cluster.spans(wanted) if wanted else {}).items():
+    for (topic, _), span in (cluster.spans(wanted, deadline) if wanted else {}).items():
         totals[topic] += _to_do(span, topics[topic].log)
     ready, waiting = totals.values()
     return ready, waiting
 
 
-def _topics(cluster: Cluster, queue: str) -> dict[str, Topic]:
+def _topics(cluster: Cluster, queue: str, deadline: float) -> dict[str, Topic]:
     found: dict[str, Topic] = {}
-    for topic, one in cluster.describe([topic_of(queue), delay_topic(queue)]).items():
+    for topic, one in cluster.describe([topic_of(queue), delay_topic(queue)], left_until(deadline)).items():
         if isinstance(one, Topic):
             found[topic] = one
         elif one.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +20,7 @@ from boost_core.plugin import (
 from confluent_kafka import OFFSET_END, KafkaError
 
 from boost_broker_kafka import backlog
-from boost_broker_kafka.cluster import Cluster, Partition
+from boost_broker_kafka.cluster import Cluster, Partition, left_until
 from boost_broker_kafka.commits import Commits
 from boost_broker_kafka.declaration import declare
 from boost_broker_kafka.forks import keep
@@ -158,20 +159,24 @@ class KafkaBroker(SyncBroker):
 
     def depth(self, queue: str) -> Depth:
         """Return how many messages a queue has. What runs in other processes counts as ready: Kafka can't tell it."""
+        return self._depth(queue, time.monotonic() + self.options.timeout)
+
+    def _depth(self, queue: str, deadline: float) -> Depth:
         self._check_open()
         for subscription in self._subscriptions:
-            subscription.write()
+            subscription.write(left_until(deadline))
         running = sum(subscription.running(queue) for subscription in self._subscriptions if not subscription.closed)
-        ready, waiting = backlog.counts(self.cluster, queue)
+        ready, waiting = backlog.counts(self.cluster, queue, deadline)
         return Depth(ready=max(0, ready - running), delayed=waiting, running=running)
 
     def purge(self, queue: str) -> int:
         """Delete all that waits and is delayed; return how many. What workers elsewhere read ahead they drop soon."""
-        before = self.depth(queue)
+        deadline = time.monotonic() + self.options.timeout
+        before = self._depth(queue, deadline)
         starts: dict[Partition, int] = {}
-        partitions = backlog.partitions(self.cluster, queue)
+        partitions = backlog.partitions(self.cluster, queue, deadline)
         asked = self.cluster.delete_before(dict.fromkeys(partitions, OFFSET_END))
-        for one, answer in self.cluster.outcomes(asked).items():
+        for one, answer in self.cluster.outcomes(asked, left_until(deadline)).items():
             if isinstance(answer, KafkaError):
                 raise BrokerUnavailable(self.spec.name, f"topic {one.topic!r} can't be emptied: {answer.str()}")
             starts[one.topic, one.partition] = answer.low_watermark

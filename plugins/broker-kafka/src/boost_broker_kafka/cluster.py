@@ -133,9 +133,9 @@ class Cluster:
 
     # --- topics ------------------------------------------------------------------------------------
 
-    def describe(self, topics: Sequence[str]) -> dict[str, Topic | KafkaError]:
+    def describe(self, topics: Sequence[str], timeout: float | None = None) -> dict[str, Topic | KafkaError]:
         """Return what topics are, or what is wrong with them."""
-        return self.described(self.ask_for(topics))
+        return self.described(self.ask_for(topics, timeout), timeout)
 
     def ask_for(self, topics: Sequence[str], timeout: float | None = None) -> dict[str, Future[Any]]:
         """Ask what topics are; the answers come by themselves, and are for ``described``."""
@@ -214,12 +214,11 @@ class Cluster:
 
     # --- messages ----------------------------------------------------------------------------------
 
-    def spans(self, partitions: Iterable[Partition]) -> dict[Partition, Span]:
+    def spans(self, partitions: Iterable[Partition], deadline: float) -> dict[Partition, Span]:
         """Return what partitions hold and what is committed of them. Raises ``BrokerUnavailable``."""
         wanted = [TopicPartition(*partition) for partition in partitions]
-        deadline = time.monotonic() + self._options.timeout
         while True:
-            starts, ends, committed = self._ask_spans(wanted)
+            starts, ends, committed = self._ask_spans(wanted, deadline)
             answers = [*starts.values(), *ends.values(), *committed]
             error = next((answer for answer in answers if isinstance(answer, KafkaError)), None)
             if error is None:
@@ -235,16 +234,16 @@ class Cluster:
         }
 
     def _ask_spans(
-        self, wanted: list[TopicPartition]
+        self, wanted: list[TopicPartition], deadline: float
     ) -> tuple[dict[TopicPartition, Any], dict[TopicPartition, Any], list[Any]]:
-        timeout = self._options.timeout
+        timeout = left_until(deadline)
         starts = self.client.list_offsets(dict.fromkeys(wanted, _FIRST), request_timeout=timeout)
         ends = self.client.list_offsets(dict.fromkeys(wanted, _NEXT), request_timeout=timeout)
         try:
             committed: list[Any] = self.asker.committed(wanted, timeout) if wanted else []
         except KafkaException as error:
             committed = [error.args[0]]
-        return self.outcomes(starts), self.outcomes(ends), committed
+        return self.outcomes(starts, left_until(deadline)), self.outcomes(ends, left_until(deadline)), committed
 
     def ask_starts(self, partitions: Iterable[Partition]) -> Mapping[TopicPartition, Future[Any]]:
         """Ask from which offset on partitions hold messages; the answers come by themselves."""
@@ -269,6 +268,11 @@ class Cluster:
             sleep(pause)
             pause = min(pause * 2, _LONGEST_LOOK)
         return {key: _outcome(future) for key, future in asked.items()}
+
+
+def left_until(deadline: float) -> float:
+    """Return how many seconds are left; never none, which librdkafka wouldn't take."""
+    return max(_FIRST_LOOK, deadline - time.monotonic())
 
 
 def _outcome(future: Future[Any]) -> Any:

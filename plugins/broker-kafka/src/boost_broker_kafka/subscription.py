@@ -80,10 +80,10 @@ class KafkaSubscription(SyncSubscription):
         """Return how many messages of a queue run here."""
         return self._holdings.running(queue)
 
-    def write(self) -> None:
-        """Commit everything that is done."""
+    def write(self, timeout: float) -> None:
+        """Commit everything that is done, unless that takes longer."""
         if not self.closed and not self._reader.silent:
-            self._reader.errands.ask(self._parts.commits.write, self._parts.options.timeout)
+            self._reader.errands.ask(self._parts.commits.write, timeout)
 
     def purged(self, starts: Mapping[Partition, int]) -> None:
         """Drop what was read ahead and purged."""
