@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from boost_core.bridge.envelope import CodecOf
 from boost_core.bridge.fetcher import Fetcher
@@ -25,6 +26,9 @@ from boost_core.plan.compile import TaskPlan
 from boost_core.types import Cancelled, Clock, Delivery, Frame, QueueSpec, Run, TimedOut
 
 log = logging.getLogger("boost.worker")
+
+LOST_SECONDS: Final = 1.0
+"""How long the threads of a lost connection are waited for at the end: one may be dialling."""
 
 
 class Pump:
@@ -119,13 +123,17 @@ class Pump:
                 self.cancel(run)
 
     def close(self, timeout: float) -> None:
-        """Settle what was reported, then close the subscription. Call after ``drain``."""
+        """Settle what was reported, then close the subscription. Call after ``drain``.
+
+        The threads get ``timeout`` seconds together; where there is no connection one, for nothing can be settled.
+        """
         self.draining = True
         self.fetcher.stop()
         self.settler.stop()
         self.keeper.stop()
+        deadline = time.monotonic() + (min(timeout, LOST_SECONDS) if self.link.down else timeout)
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
         self.subscription.close()
 
     # --- what the settle and keeper threads ask -----------------------------------------------------
