@@ -11,10 +11,10 @@ SWIFT_SECONDS: Final = 0.5
 
 GENEROUS: Final = 4
 SPARE: Final = 16
-PASSING: Final = 100
-"""How many more may be sent at most where messages come before their time: those only pass through.
+"""How many more than are asked for may be sent ahead without being given back.
 
-Where ready ones come instead that is too many, and what isn't wanted of them is given back.
+So many more are asked for where messages come before their time: those only pass through. To ask for more than that
+would mean giving back ready ones that come after them.
 """
 
 MOST: Final = 65535  # prefetch counts have 16 bits
@@ -76,7 +76,7 @@ class Window:
         Those count for the consumers before. Once they are settled their places would be missing, so they are
         added where jobs are swift; where jobs are slow, that would keep messages from other workers.
         """
-        size = self.wanted - waiting + min(2 * self.early, PASSING)
+        size = self.wanted - waiting + min(2 * self.early, SPARE)
         if self.pace is not None and self.pace < SWIFT_SECONDS:
             size += busy
         self.size = max(1, min(size, self.credit - len(self.held), MOST))
