@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import time
 from collections import defaultdict
@@ -22,6 +23,8 @@ from boost_broker_rabbitmq.passage import Passage
 from boost_broker_rabbitmq.session import Answer
 from boost_broker_rabbitmq.stamp import Stamp
 from boost_broker_rabbitmq.waitlist import Waitlist
+
+log = logging.getLogger("boost.rabbitmq")
 
 NACKS_FREE_FROM: Final = (4, 3)
 """The first version that doesn't count what is given back among the returns of a message."""
@@ -199,7 +202,11 @@ class Custody:
 
     def _pass_on(self, distant: Sequence[Delivery]) -> None:
         """Send messages on by the delay ladder; hold those for which that fails. The passage's thread."""
-        sent = self._republish(distant)
+        try:
+            sent = self._republish(distant)
+        except Exception:  # it would end the thread, and those to come would wait for ever
+            log.exception("%d early messages couldn't be sent on; they are held meanwhile", len(distant))
+            sent = []
         self.settle(sent, done=True)
         gone = set(map(id, sent))
         left = [delivery for delivery in distant if id(delivery) not in gone]
