@@ -160,7 +160,10 @@ class Server(ABC):
 
     def pause(self) -> None:
         """Stop all its processes where they are; connections stay open and hear nothing."""
-        self._living().signal(signal.SIGSTOP)
+        tree = self._living()
+        while tree.alive and not tree.stopped:  # one with many threads takes a moment, and may have children meanwhile
+            tree.signal(signal.SIGSTOP)
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after a pause."""

@@ -41,7 +41,7 @@ class Tree:
         for member in self.members():
             with suppress(OSError):
                 states.append(_stat(member)[_STATE])
-        return "T" in states
+        return bool(states) and set(states) == {"T"}
 
     def members(self) -> list[int]:
         """Return the descendants that run, or are stopped; the guard isn't one of them."""

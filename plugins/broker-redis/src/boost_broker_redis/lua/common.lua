@@ -88,9 +88,9 @@ local function back()
 end
 
 -- Returns how many milliseconds longer to wait for a worker whose lease is over and was renewed so many ago. Nobody could
--- renew while the server was away, so who hasn't since has a lease from when it was back.
+-- renew while the server was away, so who hasn't since has a lease from when it was back, and time to dial again.
 local function spared(worker, renewed)
-  return renewed < back() - SECOND and 0 or lease_of(worker) + REDIAL - back()
+  return renewed < back() - SECOND and 0 or math.max(lease_of(worker), REDIAL) - back()
 end
 
 -- A claim ends when it has so many bytes, however many messages are wanted; and looks at few until it knows their size.
