@@ -116,20 +116,31 @@ class Cluster:
             return clients
 
     def probe(self, timeout: float) -> None:
-        """Return once a server has answered. Raises ``BrokerUnavailable``: at once where waiting is of no use."""
-        deadline = time.monotonic() + timeout
-        self.client.poll(0)
+        """Return once a server has answered. Raises ``BrokerUnavailable``: at once where waiting is of no use.
+
+        The next one dials anew then: a client whose last server knew of none may look for none for minutes.
+        """
+        try:
+            self._hear_any(timeout)
+        except BrokerUnavailable:
+            with self._lock:
+                self._client = None
+            raise
+        self._trouble.over()
+
+    def _hear_any(self, timeout: float) -> None:
+        deadline, client = time.monotonic() + timeout, self.client
+        client.poll(0)
         self._trouble.forget()
         (answer,) = self.ask_for([_ANY_TOPIC], timeout).values()
         while not answer.done():
-            self.client.poll(0)  # hears what goes wrong
+            client.poll(0)  # hears what goes wrong
             if self._trouble.hopeless or time.monotonic() > deadline:
                 raise self._trouble.unavailable()
             sleep(_LONGEST_LOOK)
         outcome = _outcome(answer)
         if isinstance(outcome, KafkaError) and outcome.code() < 0:  # librdkafka's own: no server said it
             raise self._trouble.unavailable()
-        self._trouble.over()
 
     # --- topics ------------------------------------------------------------------------------------
 
