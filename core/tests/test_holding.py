@@ -14,6 +14,7 @@ from boost_core.builtin.memory import MemoryBroker, MemorySubscription
 from boost_core.plugin import (
     START,
     Admission,
+    BrokerSpec,
     Capability,
     Control,
     Delivery,
@@ -131,15 +132,26 @@ def test_few_messages_are_held_for_a_gate(app: App) -> None:
         eventually(lambda: job.depth().delayed == 4)
 
 
-class SleepingBroker(MemoryBroker):
-    """A broker that can't be reached for renewals, and has given everything away by the time somebody asks."""
+class LeasedBroker(MemoryBroker):
+    """A broker in memory whose deliveries must be renewed, as its ``subscription`` does it."""
 
-    unheard: ClassVar[list[float]] = []
+    subscription: ClassVar[type[MemorySubscription]]
 
     def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> MemorySubscription:
-        subscription = SleepingSubscription(self, [queue.name for queue in queues], credit)
+        subscription = self.subscription(self, [queue.name for queue in queues], credit)
         self.subscriptions.append(subscription)
         return subscription
+
+
+def leased(kind: type[LeasedBroker]) -> BrokerSpec:
+    """Return what makes such a broker, with a lease of 0.1 s."""
+    memory = Registry().broker("memory")
+    return attrs.evolve(
+        memory,
+        factory=importable(kind),
+        limits=attrs.evolve(memory.limits, lease=0.1),
+        capabilities=memory.capabilities | {Capability.LEASES},
+    )
 
 
 class SleepingSubscription(MemorySubscription):
@@ -152,16 +164,16 @@ class SleepingSubscription(MemorySubscription):
         return deliveries
 
 
+class SleepingBroker(LeasedBroker):
+    """A broker that can't be reached for renewals, and has given everything away by the time somebody asks."""
+
+    subscription = SleepingSubscription
+    unheard: ClassVar[list[float]] = []
+
+
 def test_the_outcome_of_a_job_that_was_lost_meanwhile_is_dropped() -> None:
     """A worker that couldn't renew within the lease asks before it settles: neither result nor ack is written."""
-    memory = Registry().broker("memory")
-    broker = attrs.evolve(
-        memory,
-        factory=importable(SleepingBroker),
-        limits=attrs.evolve(memory.limits, lease=0.1),
-        capabilities=memory.capabilities | {Capability.LEASES},
-    )
-    app = App("asleep", broker=broker, store="memory")
+    app = App("asleep", broker=leased(SleepingBroker), store="memory")
     go = threading.Event()
 
     @app.boost("job", results=True)
@@ -179,17 +191,6 @@ def test_the_outcome_of_a_job_that_was_lost_meanwhile_is_dropped() -> None:
     app.close()
 
 
-class ForgetfulBroker(MemoryBroker):
-    """A broker that has given away whatever a worker asks to keep."""
-
-    renewals: ClassVar[list[int]] = []
-
-    def subscribe(self, queues: Sequence[QueueSpec], credit: Mapping[str, int], lost: Lost) -> MemorySubscription:
-        subscription = ForgetfulSubscription(self, [queue.name for queue in queues], credit)
-        self.subscriptions.append(subscription)
-        return subscription
-
-
 class ForgetfulSubscription(MemorySubscription):
     """Says of every delivery that it is somebody else's."""
 
@@ -198,16 +199,16 @@ class ForgetfulSubscription(MemorySubscription):
         return deliveries
 
 
+class ForgetfulBroker(LeasedBroker):
+    """A broker that has given away whatever a worker asks to keep."""
+
+    subscription = ForgetfulSubscription
+    renewals: ClassVar[list[int]] = []
+
+
 def test_a_lost_run_is_ended_once(caplog: pytest.LogCaptureFixture) -> None:
     """One that needs longer than a renewal for its end isn't cancelled in it again, nor told a second time."""
-    memory = Registry().broker("memory")
-    broker = attrs.evolve(
-        memory,
-        factory=importable(ForgetfulBroker),
-        limits=attrs.evolve(memory.limits, lease=0.1),
-        capabilities=memory.capabilities | {Capability.LEASES},
-    )
-    app = App("forgetful", broker=broker, store="memory")
+    app = App("forgetful", broker=leased(ForgetfulBroker), store="memory")
     ended = threading.Event()
 
     @app.boost("job", pool="asyncio")
